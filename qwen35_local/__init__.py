@@ -1,0 +1,1 @@
+"""Run Qwen3.5-397B-A17B on a personal machine."""
