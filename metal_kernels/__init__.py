@@ -1,0 +1,1 @@
+"""Custom Metal kernels, each beside its reference in MLX operations."""
