@@ -1,10 +1,11 @@
-"""The two nouns, and what is said to them. Standard library only: the server and the terminal app import this, no backend.
+"""The two nouns, `Engine` and `Session`, and what is said to them.
 
-`Engine` is a loaded model, `Session` is one timeline of tokens. Callers hand over whole prompts and never manage a cache.
+`Engine` is a loaded model, `Session` is one timeline of tokens. Callers hand over whole prompts and never manage a
+cache. Standard library only: the server and the terminal app import this, and no backend.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -67,7 +68,8 @@ class Sampling:
     """How a token is chosen from logits; names and meaning as in mlx-lm and transformers.
 
     `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 mean "off". `presence_penalty` and
-    `frequency_penalty` look at generated tokens, `repetition_penalty` at prompt and generated ones. `seed` None draws one.
+    `frequency_penalty` look at generated tokens, `repetition_penalty` at prompt and generated ones. `seed` None draws
+    one.
     """
 
     temperature: float = 1.0
@@ -104,7 +106,9 @@ class Sampling:
             raise SamplingError(f"seed must be a whole number, not {self.seed!r}", "seed")
         for token, bias in (self.logit_bias or {}).items():
             if not isinstance(token, int) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
-                raise SamplingError(f"logit_bias[{token!r}] must map a token id to -100..100, not {bias!r}", "logit_bias")
+                raise SamplingError(
+                    f"logit_bias[{token!r}] must map a token id to -100..100, not {bias!r}", "logit_bias"
+                )
 
 
 # Model card of Qwen3.5-397B-A17B (the smaller members of the family have other values).
@@ -117,8 +121,9 @@ SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
 class ChatRequest:
     """One question to an engine: the whole conversation and how to answer it.
 
-    `sampling` None takes the card's defaults for the mode. `max_tokens` None means "up to the context". `stop` strings end
-    the answer (not the thinking) and are not part of it. `top_logprobs` None reports no logprobs, 0 only the chosen token's.
+    `sampling` None takes the card's defaults for the mode. `max_tokens` None means "up to the context". `stop` strings
+    end the answer (not the thinking) and are not part of it. `top_logprobs` None reports no logprobs, 0 only the
+    chosen token's.
     """
 
     messages: tuple[Message, ...]
@@ -155,7 +160,9 @@ class ChatRequest:
         options = {name: value for name, value in options.items() if name not in SAMPLING_FIELDS}
         known = {field.name for field in fields(cls)} - {"messages"}
         if unknown := sorted(set(options) - known):
-            raise UsageError(f"unknown option {unknown[0]!r}: use one of {', '.join(sorted(known | set(SAMPLING_FIELDS)))}")
+            raise UsageError(
+                f"unknown option {unknown[0]!r}: use one of {', '.join(sorted(known | set(SAMPLING_FIELDS)))}"
+            )
         if "stop" in options:
             options["stop"] = (options["stop"],) if isinstance(options["stop"], str) else tuple(options["stop"] or ())
         if "tools" in options:
@@ -233,8 +240,12 @@ class Reuse:
 class Session(Protocol):
     """One timeline. Its state is that of a list of tokens; `sync` makes it the state of another list."""
 
-    def sync(self, ids: Sequence[int], on_progress: Callable[[int, int], None] | None = None) -> Reuse:
-        """Bring the state to `ids` (at least one token), reusing what it can; `on_progress(done, total)` may raise to cancel."""
+    def sync(self, ids: Sequence[int]) -> Generator[tuple[int, int], None, Reuse]:
+        """Bring the state to `ids` (at least one token), reusing what it can.
+
+        Yields (done, total) tokens after each chunk and returns what was reused; closing the generator cancels between
+        chunks and leaves a usable session.
+        """
         ...
 
     def logits(self) -> Any:
@@ -296,7 +307,9 @@ class Engine(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -18,7 +18,7 @@ class TokenLogprob:
     """
 
     id: int
-    bytes: bytes
+    data: bytes
     logprob: float
     top: tuple[tuple[int, bytes, float], ...] = ()
 
