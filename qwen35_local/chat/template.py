@@ -200,7 +200,7 @@ def _call(call: ToolCall) -> Iterator[Segment]:
 
 
 def _tool_response(message: Message, before: Sequence[Message], after: Sequence[Message]) -> Iterator[Segment]:
-    """One result; consecutive results share a user turn. Where nothing comes before, no turn is opened (as released)."""
+    """One result; consecutive results share a user turn. As released, a result with nothing before opens no turn."""
     opens = bool(before) and before[0].role != "tool"
     closes = not after or after[0].role != "tool"
     yield _markup(("<|im_start|>user" if opens else "") + "\n<tool_response>\n")

@@ -121,7 +121,7 @@ class Tokenizer:
         return bytes(BYTE_OF_CHAR[char] for char in piece) if piece else b""
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        """Text of `ids`, invalid bytes as U+FFFD; `skip_special` drops what the file marks special (so not `<think>`)."""
+        """Text of `ids`, invalid bytes as U+FFFD; `skip_special` drops what the file marks special (not `<think>`)."""
         kept = (token for token in ids if not (skip_special and token in self._hidden))
         return b"".join(map(self.token_bytes, kept)).decode(errors="replace")
 
