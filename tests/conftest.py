@@ -1,0 +1,67 @@
+"""What several test directories need: a small byte-level tokenizer with the structure of the released one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers import models as bpe_models
+from tokenizers.trainers import BpeTrainer
+
+from qwen35_local.chat.tokenizer import Tokenizer as ChatTokenizer
+
+# The released control tokens in the released order; the first has id 248044 there.
+SPECIAL = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>"),
+    *("<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
+    *("<|image_pad|>", "<|video_pad|>"),
+)
+NOT_SPECIAL = (
+    *("<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"),
+    *("<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
+)
+PRETOKENIZE = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+CORPUS = """The quick brown fox jumps over the lazy dog. <function=get_weather>\n<parameter=city>\nParis\n</parameter>
+Der schnelle braune Fuchs springt über den faulen Hund. def main():\n    return {"answer": 42, "why": None}
+Быстрая лиса прыгает через ленивую собаку. 敏捷的棕色狐狸跳过懒狗。 素早い茶色の狐。 الثعلب البني السريع يقفز.
+You have access to the following functions: think about the user, the assistant and the system.\n\n</function>
+"""
+
+
+@pytest.fixture(scope="session")
+def tokenizer_spec() -> dict[str, Any]:
+    """A parsed tokenizer.json: byte-level BPE, NFC, the released regex and control tokens, a few hundred merges."""
+    bpe = Tokenizer(bpe_models.BPE())
+    bpe.normalizer = normalizers.NFC()
+    split = pre_tokenizers.Split(Regex(PRETOKENIZE), behavior="isolated", invert=False)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator([CORPUS] * 4, BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False))
+    spec = json.loads(bpe.to_str())
+    first = len(spec["model"]["vocab"])
+    spec["added_tokens"] = [
+        {
+            **{"id": first + index, "content": text, "special": text in SPECIAL},
+            **dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False),
+        }
+        for index, text in enumerate(SPECIAL + NOT_SPECIAL)
+    ]
+    return spec
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_spec: dict[str, Any]) -> ChatTokenizer:
+    return ChatTokenizer(tokenizer_spec)
+
+
+@pytest.fixture
+def tokenizer_dir(tokenizer_spec: dict[str, Any], tmp_path: Path) -> Path:
+    """A directory with a tokenizer.json, to be damaged at will."""
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer_spec))
+    return tmp_path
