@@ -47,7 +47,9 @@ def tokenizer_spec() -> dict[str, Any]:
     first = len(spec["model"]["vocab"])
     spec["added_tokens"] = [
         {
-            **{"id": first + index, "content": text, "special": text in SPECIAL},
+            "id": first + index,
+            "content": text,
+            "special": text in SPECIAL,
             **dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False),
         }
         for index, text in enumerate(SPECIAL + NOT_SPECIAL)

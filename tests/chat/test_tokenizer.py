@@ -13,7 +13,16 @@ from qwen35_local.chat.template import Segment
 from qwen35_local.chat.tokenizer import BYTE_OF_CHAR, REQUIRED, Detokenizer, Tokenizer
 from qwen35_local.errors import TokenizerError, UsageError
 
-TEXTS = ("", "hello", "  two  spaces\n\n\tand tabs\r\n", "123456", "naïve 東京 🏳️‍🌈 👩🏽‍🚀", "שלום عليكم", "e\u0301", "\x00\x7f")
+TEXTS = (
+    "",
+    "hello",
+    "  two  spaces\n\n\tand tabs\r\n",
+    "123456",
+    "naïve 東京 🏳️‍🌈 👩🏽‍🚀",
+    "שלום عليكم",
+    "e\u0301",
+    "\x00\x7f",
+)
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 # Pieces which could join to something special, so that joins are tried rather than waited for.
 piece = st.sampled_from([*REQUIRED, "<|", "im_end|>", "<th", "ink>", " ", "\n", "word", "é", "🙂"]) | text
