@@ -1,0 +1,2 @@
+#pragma once
+// MLX defines bfloat mathematics here; the runner has its own.
