@@ -1,0 +1,141 @@
+"""Batches of fixed shapes: short rows packed with conversations, long rows, and rows that share a tool prefix."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor
+
+from qwen35_local.chat.tokenizer import Tokenizer
+
+from .encode import Encoded, encode, system_prefix
+from .mixture import long_task, short_task, tool_tasks
+from .task import Task
+
+SHORT, LONG = (6, 256), (1, 1536)  # rows, tokens; of each worker
+PREFIXES, CONTINUATIONS, PREFIX, CONTINUATION = 1, 10, 448, 128
+# Every fifth batch calls tools; from the second half on every tenth is long.
+TOOL_EVERY, LONG_EVERY = 5, 10
+
+
+@dataclass
+class Batch:
+    """ids, segments [B, T]; weight [B, T] of predicting the next token (0: none). prefix: ids, segments [P, L]."""
+
+    ids: Tensor
+    segments: Tensor
+    weight: Tensor
+    prefix: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def tokens(self) -> int:
+        return self.ids.numel() + (self.prefix[0].numel() if self.prefix else 0)
+
+
+def pack(items: Iterable[Encoded], rows: int, length: int) -> tuple[Batch, list[list[Encoded]]]:
+    """Best fit, longest first; what fits nowhere is left out. The second value says what is in each row."""
+    space = [length] * rows
+    content: list[list[Encoded]] = [[] for _ in range(rows)]
+    for item in sorted(items, key=lambda item: -len(item.ids)):
+        fitting = [row for row in range(rows) if space[row] >= len(item.ids)]
+        if fitting:
+            row = min(fitting, key=lambda row: space[row])
+            space[row] -= len(item.ids)
+            content[row].append(item)
+    ids = torch.zeros(rows, length, dtype=torch.long)
+    segments = torch.zeros(rows, length, dtype=torch.long)
+    weight = torch.zeros(rows, length)
+    for row, items_of_row in enumerate(content):
+        at = 0
+        for number, item in enumerate(items_of_row, 1):
+            fill(ids[row], segments[row], weight[row], at, item, number)
+            at += len(item.ids)
+    return Batch(ids, segments, weight), content
+
+
+def fill(ids: Tensor, segments: Tensor, weight: Tensor, at: int, item: Encoded, number: int) -> None:
+    """Write one conversation into a row. A target weighs 1 / sqrt(targets of its conversation)."""
+    n = len(item.ids)
+    ids[at : at + n] = torch.tensor(item.ids)
+    segments[at : at + n] = number
+    target = torch.tensor(item.target, dtype=torch.float)
+    weight[at : at + n - 1] = target[1:] / target.sum() ** 0.5
+
+
+def short_batch(tokenizer: Tokenizer, rng: Random) -> Batch:
+    rows, length = SHORT
+    items, total = [], 0
+    while total < rows * length:
+        item = encode(tokenizer, short_task(rng))
+        if len(item.ids) <= length:
+            items.append(item)
+            total += len(item.ids)
+    return pack(items, rows, length)[0]
+
+
+def long_batch(tokenizer: Tokenizer, rng: Random) -> Batch:
+    """Long conversations, one to a row, and short ones in the gaps."""
+    rows, length = LONG
+    long = [encode(tokenizer, long_task(rng, length)) for _ in range(rows)]
+    long = [item for item in long if len(item.ids) <= length]
+    gap = rows * length - sum(len(item.ids) for item in long)
+    short = []
+    while gap > 0:
+        short.append(encode(tokenizer, short_task(rng)))
+        gap -= len(short[-1].ids)
+    return pack(long + short, rows, length)[0]
+
+
+def tool_batch(tokenizer: Tokenizer, rng: Random) -> Batch:
+    groups = []
+    while len(groups) < PREFIXES:
+        items = [encode(tokenizer, task) for task in tool_tasks(rng, CONTINUATIONS)]
+        if system_prefix(tokenizer, items[0].ids) <= PREFIX:
+            groups.append(items)
+    return prefixed(tokenizer, groups, CONTINUATION)
+
+
+def prefixed(tokenizer: Tokenizer, groups: Sequence[Sequence[Encoded]], length: int) -> Batch:
+    """Each group shares its system turn (padded on the left); continuations too long for a row stay empty."""
+    count = len(groups[0])
+    prefix = torch.zeros(len(groups), PREFIX, dtype=torch.long)
+    before = torch.zeros_like(prefix)
+    ids = torch.zeros(len(groups) * count, length, dtype=torch.long)
+    segments = torch.full_like(ids, 2)
+    weight = torch.zeros(ids.shape)
+    for group, items in enumerate(groups):
+        cut = system_prefix(tokenizer, items[0].ids)
+        prefix[group, PREFIX - cut :] = torch.tensor(items[0].ids[:cut])
+        before[group, PREFIX - cut :] = 1
+        for place, item in enumerate(items):
+            assert item.ids[:cut] == items[0].ids[:cut]
+            if len(item.ids) - cut <= length:
+                row = group * count + place
+                fill(ids[row], segments[row], weight[row], 0, Encoded(item.ids[cut:], item.target[cut:]), 1)
+    return Batch(ids, segments, weight, (prefix, before))
+
+
+def batch_at(tokenizer: Tokenizer, seed: int, step: int, worker: int, long: bool) -> Batch:
+    """A worker's batch of a step: a function of these numbers and of whether long rows are on yet."""
+    rng = Random(f"{seed}/{step}/{worker}")
+    if long and step % LONG_EVERY == LONG_EVERY - 1:
+        return long_batch(tokenizer, rng)
+    if step % TOOL_EVERY == 1:
+        return tool_batch(tokenizer, rng)
+    return short_batch(tokenizer, rng)
+
+
+def test_batches(tokenizer: Tokenizer, tasks: Sequence[Task]) -> Iterator[tuple[Batch, list[list[int]]]]:
+    """All tasks in rows, longest first, with the indices of the tasks of each row."""
+    items = sorted(
+        ((encode(tokenizer, task), index) for index, task in enumerate(tasks)), key=lambda pair: -len(pair[0].ids)
+    )
+    index_of = {id(item): index for item, index in items}
+    waiting = [item for item, _ in items]
+    while waiting:
+        length = next((n for n in (256, 640, 1024) if len(waiting[0].ids) <= n), -(-len(waiting[0].ids) // 64) * 64)
+        batch, content = pack(waiting, max(1, 3072 // length), length)
+        used = {id(item) for row in content for item in row}
+        waiting = [item for item in waiting if id(item) not in used]
+        yield batch, [[index_of[id(item)] for item in row] for row in content]

@@ -1,0 +1,219 @@
+"""The training loop: warm-up, constant rate, linear decay; MTP and MXFP4-aware training join in the decay."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from qwen35_local.chat.tokenizer import Tokenizer
+
+from .batches import Batch, batch_at, test_batches
+from .optim import Optimiser
+from .task import Task
+from .torch_model import Model, Moe, Rows, kernels
+
+WARMUP = 40
+BALANCE = 0.01
+# Shares of the time (or of the steps): when long rows begin, and the decay.
+LONG_AT, DECAY_AT = 0.35, 0.62
+# Shares of the decay: when the MTP head joins, and the rounding of the experts.
+MTP_AT, QAT_AT = 0.2, 0.6
+FLOOR = 0.02  # of the rate, at the end
+
+
+@dataclass
+class Plan:
+    """Step numbers at which a phase begins; None is not known yet (a run limited by time finds out as it goes)."""
+
+    long: int | None = None
+    decay: int | None = None
+    end: int | None = None
+
+    @classmethod
+    def of_steps(cls, steps: int) -> "Plan":
+        return cls(int(LONG_AT * steps), int(DECAY_AT * steps), steps)
+
+    def settle(self, step: int, elapsed: float, minutes: float, rate: float) -> None:
+        """Fix what the clock has reached; `rate` is seconds per step."""
+        share = elapsed / (60 * minutes)
+        if self.long is None and share >= LONG_AT:
+            self.long = step
+        if self.decay is None and share >= DECAY_AT:
+            self.decay = step
+            # MTP and rounding cost about a tenth on top.
+            self.end = step + int((60 * minutes - elapsed) / (1.1 * rate))
+
+    def within(self, step: int, share: float) -> bool:
+        """Is the decay past this share of itself?"""
+        return self.decay is not None and self.end is not None and step >= self.decay + share * (self.end - self.decay)
+
+    def scale(self, step: int) -> float:
+        if step < WARMUP:
+            return (step + 1) / WARMUP
+        if self.decay is None or self.end is None or step < self.decay:
+            return 1.0
+        return FLOOR + (1 - FLOOR) * (self.end - step) / (self.end - self.decay)
+
+
+def run_rows(model: Model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, Rows]:
+    """Hidden states of the rows (after their prefix, if any), load-balancing loss."""
+    past, before, balance = None, None, 0.0
+    if batch.prefix:
+        ids, before = batch.prefix
+        _, past, balance = model(ids, Rows.of(model.shape, before))
+        copies = len(batch.ids) // len(ids)
+        past = [tuple(t.repeat_interleave(copies, 0) for t in state) for state in past]
+        before = before.repeat_interleave(copies, 0)
+    rows = Rows.of(model.shape, batch.segments, before)
+    hidden, _, more = model(batch.ids, rows, past)
+    return hidden, balance + more, rows
+
+
+def losses(model: Model, batch: Batch, mtp: bool) -> tuple[torch.Tensor, dict[str, float]]:
+    """The loss to descend, and figures of it."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden, balance, _ = run_rows(model, batch)
+        where = batch.weight.nonzero(as_tuple=True)
+        logits = model.lm_head(hidden[where]).float()
+    ids, weight = batch.ids, batch.weight[where]
+    row, column = where
+    ce = F.cross_entropy(logits, ids[row, column + 1], reduction="none")
+    loss = (ce * weight).sum() / weight.sum()
+    figures = {"loss": loss.item()}
+    total = loss + BALANCE * balance
+    if mtp:
+        extra, accepted = mtp_loss(model, batch, hidden)
+        total = total + extra
+        figures |= {"mtp": extra.item(), "mtp_top1": accepted}
+    return total, figures
+
+
+def mtp_loss(model: Model, batch: Batch, hidden: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Loss of the MTP head, which learns from the trunk without changing it, and its top-1 agreement with the text."""
+    nexts = batch.ids.roll(-1, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rows = Rows.of(model.shape, batch.segments)
+        h, balance = model.mtp(hidden.detach(), model.embed_tokens.weight.detach()[nexts], rows)
+        both = (batch.weight > 0) & (
+            batch.weight.roll(-1, 1) > 0
+        )  # this token's successor and the one after are written
+        both[:, -2:] = False
+        row, column = both.nonzero(as_tuple=True)
+        logits = F.linear(h[row, column], model.lm_head.weight.detach()).float()
+    wanted = batch.ids[row, column + 2]
+    loss = F.cross_entropy(logits, wanted)
+    return loss + BALANCE * balance, (logits.argmax(-1) == wanted).float().mean().item()
+
+
+@torch.no_grad()
+def score(model: Model, tokenizer: Tokenizer, tasks: Sequence[Task]) -> dict[str, float]:
+    """Exact match under greedy decoding, thought included, in one teacher-forced pass."""
+    right, seen = Counter(), Counter()
+    for batch, content in test_batches(tokenizer, tasks):
+        with kernels.eager(), torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden, _, _ = run_rows(model, batch)
+            guess = model.lm_head(hidden).argmax(-1)
+        wrong = (guess != batch.ids.roll(-1, 1)) & (batch.weight > 0)
+        for row, tasks_of_row in enumerate(content):
+            for number, index in enumerate(tasks_of_row, 1):
+                task = tasks[index]
+                family = f"{task.family}{'+think' if task.thinking else ''}"
+                seen[family] += 1
+                right[family] += not bool((wrong[row] & (batch.segments[row] == number)).any())
+    return {family: round(right[family] / seen[family], 3) for family in sorted(seen)}
+
+
+def average_gradients(model: Model) -> None:
+    """The mean over the workers; every worker then takes the same step on its own copy."""
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in grads])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for g, piece in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        g.copy_(piece.view_as(g))
+
+
+def agree(plan: Plan) -> None:
+    """All workers take the plan of the first, whose clock counts."""
+    values = torch.tensor([-1 if value is None else value for value in asdict(plan).values()])
+    dist.broadcast(values, 0)
+    plan.long, plan.decay, plan.end = (None if value < 0 else value for value in values.tolist())
+
+
+def train(
+    model: Model,
+    tokenizer: Tokenizer,
+    seed: int,
+    plan: Plan,
+    minutes: float | None,
+    folder: Path,
+    tests: Sequence[Task],
+) -> dict[str, object]:
+    """Train until the plan ends, resuming from `folder`; returns what the card should say. Runs in every worker."""
+    optimiser = Optimiser(model)
+    worker, workers = dist.get_rank(), dist.get_world_size()
+    step, tokens, spent = 0, 0, 0.0
+    saved = folder / "checkpoint.pt"
+    if saved.exists():
+        state = torch.load(saved)
+        model.load_state_dict(state["model"])
+        optimiser.load(state["optimiser"])
+        step, tokens, spent = state["step"], state["tokens"], state["spent"]
+        plan.long, plan.decay, plan.end = (state["plan"][key] for key in ("long", "decay", "end"))
+    began, last_save, rates = time.monotonic() - spent, time.monotonic(), []
+
+    def say(**values: object) -> None:
+        if worker:
+            return
+        elapsed = round((time.monotonic() - began) / 60, 2)
+        line = json.dumps({"minutes": elapsed, "step": step, "tokens": tokens, **values})
+        print(line, flush=True)
+        with (folder / "log.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    def save() -> None:
+        if worker:
+            return
+        spent = time.monotonic() - began
+        torch.save({"model": model.state_dict(), "optimiser": optimiser.state(), "step": step, "tokens": tokens,
+                    "spent": spent, "plan": asdict(plan)}, saved.with_suffix(".new"))  # fmt: skip
+        saved.with_suffix(".new").replace(saved)
+
+    while plan.end is None or step < plan.end:
+        start = time.monotonic()
+        if minutes is not None and len(rates) >= 50:
+            if worker == 0:
+                plan.settle(step, start - began, minutes, sum(rates[-200:]) / len(rates[-200:]))
+            agree(plan)
+        Moe.quantise = plan.within(step, QAT_AT)
+        batch = batch_at(tokenizer, seed, step, worker, plan.long is not None and step >= plan.long)
+        loss, figures = losses(model, batch, plan.within(step, MTP_AT))
+        optimiser.zero_grad()
+        loss.backward()
+        average_gradients(model)
+        optimiser.step(plan.scale(step))
+        step, tokens = step + 1, tokens + batch.tokens * workers
+        rates.append(time.monotonic() - start)
+        if step % 20 == 0:
+            say(**figures, rate=round(20 * batch.tokens * workers / sum(rates[-20:])), scale=round(plan.scale(step), 3))
+        if step % 400 == 0 and worker == 0:
+            say(score=score(model, tokenizer, tests))
+        if time.monotonic() - last_save > 240:
+            save()
+            last_save = time.monotonic()
+    save()
+    final = score(model, tokenizer, tests) if worker == 0 else {}
+    say(score=final, final=True)
+    return {
+        "steps": step,
+        "tokens": tokens,
+        "minutes": round((time.monotonic() - began) / 60),
+        "plan": asdict(plan),
+        "score": final,
+    }
