@@ -54,7 +54,7 @@ def chunked(
     B, T, Hk, Dk = k.shape
     Hv, Dv = v.shape[2:]
     R, N, C = Hv // Hk, -(-T // chunk), chunk
-    # [B, Hk, R, N, C, ...] with R the value heads of one key head; tokens of padding have beta = 0 and g = 0: no effect.
+    # [B, Hk, R, N, C, ...] with R the value heads of one key head. Padding has beta = 0 and g = 0: no effect.
     q, k = (_chunks(x, N, C).reshape(B, N, C, Hk, 1, Dk).transpose(0, 3, 4, 1, 2, 5) for x in (q, k))
     values = _chunks(v, N, C).reshape(B, N, C, Hk, R, Dv).transpose(0, 3, 4, 1, 2, 5)
     g, beta = (_chunks(x, N, C).reshape(B, N, C, Hk, R).transpose(0, 3, 4, 1, 2) for x in (g, beta))
@@ -89,8 +89,8 @@ def _chunks(x: mx.array, count: int, chunk: int) -> mx.array:
 def unit_lower_inverse(A: mx.array) -> mx.array:
     """(I + A)^-1 for strictly lower triangular A [..., C, C], C a power of two.
 
-    Blocks of 1, 2, 4, … are merged by [[P, 0], [L, R]]^-1 = [[P', 0], [-R' L P', R']]: log2(C) rounds of products of true
-    inverses. (A product of I + A^(2^i) has as few rounds, but its powers overflow where keys are alike.)
+    Blocks of 1, 2, 4, … are merged by [[P, 0], [L, R]]^-1 = [[P', 0], [-R' L P', R']]: log2(C) rounds of products of
+    true inverses. (A product of I + A^(2^i) has as few rounds, but its powers overflow where keys are alike.)
     """
     *lead, C, _ = A.shape
     inverse, size = mx.ones((*lead, C, 1, 1), dtype=A.dtype), 1

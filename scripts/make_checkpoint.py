@@ -121,8 +121,8 @@ def attention(p: Preset, name: str) -> Iterator[tuple[str, tuple[int, ...], str]
     yield f"{name}.k_proj.weight", (p.kv_heads * p.head_dim, p.hidden), "matrix"
     yield f"{name}.v_proj.weight", (p.kv_heads * p.head_dim, p.hidden), "matrix"
     yield f"{name}.o_proj.weight", (p.hidden, p.heads * p.head_dim), "matrix"
-    yield f"{name}.q_norm.weight", (p.head_dim,), "zero-centred"
-    yield f"{name}.k_norm.weight", (p.head_dim,), "zero-centred"
+    yield f"{name}.q_norm.weight", (p.head_dim,), "head-norm"
+    yield f"{name}.k_norm.weight", (p.head_dim,), "head-norm"
 
 
 def delta_net(p: Preset, name: str) -> Iterator[tuple[str, tuple[int, ...], str]]:
@@ -162,6 +162,8 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> np.ndar
     match kind:
         case "zero-centred":
             return rng.normal(0.1, 0.3, shape).astype(np.float32)
+        case "head-norm":  # large, so that attention is far from uniform
+            return rng.normal(0.8, 0.9, shape).astype(np.float32)
         case "ones-centred":
             return rng.normal(1.1, 0.3, shape).astype(np.float32)
         case "A_log":

@@ -1,11 +1,10 @@
-"""safetensors files: headers read and checked by us, every tensor an extent (file, offset, length). No tensor data here.
+"""safetensors files: headers read and checked by us, every tensor an extent (file, offset, length). No tensor data.
 
-The format is 8 bytes of little-endian header length, a JSON header, then the data. A header can lie in many ways, and a
-lie found after hours of streaming is worth nothing: everything is checked before anything is mapped or read.
+The format is 8 bytes of little-endian header length, a JSON header, then the data. A header can lie in many ways, and
+a lie found after hours of streaming is worth nothing: everything is checked before anything is mapped or read.
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,7 +164,7 @@ def _indexed(path: Path) -> dict[str, TensorInfo]:
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{INDEX} has no weight_map of tensor names to files")
     names = sorted(set(weight_map.values()))
-    if outside := [name for name in names if os.path.basename(name) != name]:
+    if outside := [name for name in names if Path(name).name != name]:
         raise CheckpointError(f"{INDEX} names {outside[0]!r}, a file outside the directory")
     missing = [name for name in names if not (path / name).exists()]
     if missing:

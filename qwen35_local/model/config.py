@@ -213,7 +213,7 @@ def _rope_config(text: Mapping[str, Any], head_dim: int) -> RopeConfig:
 
 
 def _quantization_config(config: Mapping[str, Any]) -> QuantizationConfig | None:
-    """MLX's `quantization`: a default and per-module entries. An entry without `mode` is affine, whatever the default."""
+    """MLX's `quantization`: a default, and modules that differ. Without `mode` an entry is affine, always."""
     entry = config.get("quantization") or config.get("quantization_config")
     if entry is None:
         return None
@@ -231,7 +231,7 @@ def _quantization_config(config: Mapping[str, Any]) -> QuantizationConfig | None
 
 def _quantization(name: str, entry: Mapping[str, Any]) -> Quantization:
     mode = entry.get("mode", "affine")
-    bits, group_size = entry.get("bits"), entry.get("group_size")
+    bits, group_size = _positive(entry, "bits"), _positive(entry, "group_size")
     if mode in FP_MODES:
         allowed = [FP_MODES[mode]]
     elif mode == "affine":
