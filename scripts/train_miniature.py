@@ -9,9 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+import torch  # pyright: ignore[reportMissingImports]
+import torch.distributed as dist  # pyright: ignore[reportMissingImports]
+import torch.multiprocessing as mp  # pyright: ignore[reportMissingImports]
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 from qwen35_local.chat.tokenizer import Tokenizer  # noqa: E402
 from scripts.miniature import tokenizer as bpe  # noqa: E402
 from scripts.miniature.heldout import held_out  # noqa: E402
+from scripts.miniature.ship import ship  # noqa: E402
 from scripts.miniature.torch_model import Model, Shape, kernels  # noqa: E402
 from scripts.miniature.train import Plan, train  # noqa: E402
 
@@ -37,6 +38,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90, help="training time; the phases follow from it")
     parser.add_argument("--plan", help="steps: long rows from, decay from, end (overrides --minutes)")
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "miniature", help="checkpoints and log")
+    parser.add_argument("--machine", default="2 CPU cores", help="where it runs, for the card")
+    parser.add_argument("--ship-only", action="store_true", help="no training: ship the checkpoint of --run as it is")
     parser.add_argument("--eager", action="store_true", help="do not compile the element-wise pieces")
     options = parser.parse_args()
     if any(os.environ.get(name) != value for name, value in MALLOC.items()):  # read only at the start of a process
@@ -45,7 +48,11 @@ def main() -> None:
     options.run.mkdir(parents=True, exist_ok=True)
     if not (options.run / "tokenizer.json").exists():
         bpe.save(bpe.train(options.seed), options.run)
-    mp.spawn(work, (options,), WORKERS)
+    if not options.ship_only:
+        mp.spawn(work, (options,), WORKERS)
+    torch.set_num_threads(WORKERS)
+    numbers = ship(options.run, Shape(), {"seed": options.seed, "machine": options.machine})
+    print(numbers["scores"], numbers["mtp_top1"])
 
 
 def work(worker: int, options: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """The gated delta rule over chunks, differentiable, in f32."""
 
-import torch
-from torch import Tensor
+import torch  # pyright: ignore[reportMissingImports]
+from torch import Tensor  # pyright: ignore[reportMissingImports]
 
 CHUNK = 32
 

@@ -1,7 +1,7 @@
 """MXFP4: blocks of 32 values of 4 bits (sign, 2 exponent, 1 mantissa) under one power of two."""
 
-import torch
-from torch import Tensor
+import torch  # pyright: ignore[reportMissingImports]
+from torch import Tensor  # pyright: ignore[reportMissingImports]
 
 BLOCK = 32
 LEVELS = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])

@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 
-import torch
-from torch import Tensor, nn
+import torch  # pyright: ignore[reportMissingImports]
+from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
 
 MATRICES = ("in_proj_qkv", "in_proj_z", "out_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
             "gate_up_proj", "down_proj", "mtp.fc")  # fmt: skip

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
-import torch.nn.functional as F
+import torch  # pyright: ignore[reportMissingImports]
+import torch.distributed as dist  # pyright: ignore[reportMissingImports]
+import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
 
 from qwen35_local.chat.tokenizer import Tokenizer
 
@@ -88,14 +88,14 @@ def losses(model: Model, batch: Batch, mtp: bool) -> tuple[torch.Tensor, dict[st
     figures = {"loss": loss.item()}
     total = loss + BALANCE * balance
     if mtp:
-        extra, accepted = mtp_loss(model, batch, hidden)
+        extra, accepted, _ = mtp_loss(model, batch, hidden)
         total = total + extra
         figures |= {"mtp": extra.item(), "mtp_top1": accepted}
     return total, figures
 
 
-def mtp_loss(model: Model, batch: Batch, hidden: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Loss of the MTP head, which learns from the trunk without changing it, and its top-1 agreement with the text."""
+def mtp_loss(model: Model, batch: Batch, hidden: torch.Tensor) -> tuple[torch.Tensor, float, int]:
+    """Loss of the MTP head, which learns from the trunk without changing it; top-1 agreement, and on how many."""
     nexts = batch.ids.roll(-1, 1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rows = Rows.of(model.shape, batch.segments)
@@ -108,15 +108,15 @@ def mtp_loss(model: Model, batch: Batch, hidden: torch.Tensor) -> tuple[torch.Te
         logits = F.linear(h[row, column], model.lm_head.weight.detach()).float()
     wanted = batch.ids[row, column + 2]
     loss = F.cross_entropy(logits, wanted)
-    return loss + BALANCE * balance, (logits.argmax(-1) == wanted).float().mean().item()
+    return loss + BALANCE * balance, (logits.argmax(-1) == wanted).float().mean().item(), len(wanted)
 
 
 @torch.no_grad()
-def score(model: Model, tokenizer: Tokenizer, tasks: Sequence[Task]) -> dict[str, float]:
+def score(model: Model, tokenizer: Tokenizer, tasks: Sequence[Task], precise: bool = False) -> dict[str, float]:
     """Exact match under greedy decoding, thought included, in one teacher-forced pass."""
     right, seen = Counter(), Counter()
     for batch, content in test_batches(tokenizer, tasks):
-        with kernels.eager(), torch.autocast("cpu", dtype=torch.bfloat16):
+        with kernels.eager(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=not precise):
             hidden, _, _ = run_rows(model, batch)
             guess = model.lm_head(hidden).argmax(-1)
         wrong = (guess != batch.ids.roll(-1, 1)) & (batch.weight > 0)
