@@ -41,11 +41,15 @@ class Qwen35:
         self.config = c
         self.dtype = weights.dtype
         self.embed_tokens = weights.matrix("embed_tokens", c.vocab_size, c.hidden_size)
-        self.layers = [Layer(weights, f"layers.{i}", kind, c) for i, kind in enumerate(c.layer_types)]
+        self.layers: list[Layer] = []
+        for i, kind in enumerate(c.layer_types):
+            self.layers.append(Layer(weights, f"layers.{i}", kind, c))
+            weights.settle()
         self.norm = RMSNorm(weights.norm("norm.weight", c.hidden_size), c.rms_norm_eps)
         tied = c.tie_word_embeddings
         self.lm_head = self.embed_tokens if tied else weights.matrix("lm_head", c.vocab_size, c.hidden_size)
         self.rope = Rope(c.rope)
+        weights.settle()
 
     def new_state(self) -> State:
         return State(self.config, self.dtype)

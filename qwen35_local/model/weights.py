@@ -1,6 +1,7 @@
 """Checkpoint tensors to arrays, in every known layout: each module asks for what it needs and every answer is checked.
 
-Arrays are lazy (MLX reads them when they are first evaluated), so a tensor that no module asks for costs nothing.
+Arrays are lazy (MLX reads them when they are first evaluated), so a tensor that no module asks for costs nothing, and
+`settle` after each layer bounds what loading holds beside the weights themselves.
 """
 
 from collections.abc import Callable
@@ -20,8 +21,18 @@ FLOATS = ("BF16", "F16", "F32")
 class Weights:
     """The tensors of one checkpoint under canonical names; `dtype` is that of the activations."""
 
-    def __init__(self, checkpoint: Checkpoint, config: ModelConfig, dtype: mx.Dtype):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        config: ModelConfig,
+        dtype: mx.Dtype,
+        on_progress: Callable[[int], None] | None = None,
+    ):
+        """`on_progress(nbytes)` hears after each layer how much is in memory."""
         self.dtype = dtype
+        self.nbytes = 0
+        self._on_progress = on_progress
+        self._pending: list[mx.array] = []
         self.quantization = config.quantization
         self.tensors: dict[str, TensorInfo] = {}
         for name, tensor in checkpoint.tensors.items():
@@ -56,10 +67,28 @@ class Weights:
                 raise CheckpointError(f"cannot read {tensor.file.name}: {error}") from error
         return self._files[tensor.file][tensor.name]
 
-    def array(self, name: str, shape: tuple[int, ...], dtype: mx.Dtype | None = None) -> mx.array:
-        """A float tensor of exactly this shape, as `dtype` (the activations' by default)."""
-        tensor = self._expect(name, shape, FLOATS)
-        return self._load(tensor).astype(dtype or self.dtype)
+    def settle(self) -> None:
+        """Read everything handed out since the last call."""
+        try:
+            mx.eval(self._pending)
+        except RuntimeError as error:
+            raise CheckpointError(f"reading the weights failed: {error}") from error
+        self.nbytes += sum(array.nbytes for array in self._pending)
+        self._pending.clear()
+        if self._on_progress is not None:
+            self._on_progress(self.nbytes)
+
+    def _given(self, *arrays: mx.array) -> None:
+        self._pending.extend(arrays)
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+        """A float tensor of exactly this shape, as `dtype`."""
+        array = self._floats(name, shape, dtype)
+        self._given(array)
+        return array
+
+    def _floats(self, name: str, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+        return self._load(self._expect(name, shape, FLOATS)).astype(dtype)
 
     def _expect(self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> TensorInfo:
         tensor = self._tensor(name)
@@ -71,25 +100,32 @@ class Weights:
 
     def norm(self, name: str, size: int) -> mx.array:
         """float32 [size], ready to multiply by: 1 is added here, in float32, if the file holds a zero-centred w."""
-        weight = self.array(name, (size,), mx.float32)
-        return weight + 1.0 if self._raw_norms and is_zero_centred(name) else weight
+        weight = self._floats(name, (size,), mx.float32)
+        weight = weight + 1.0 if self._raw_norms and is_zero_centred(name) else weight
+        self._given(weight)
+        return weight
 
     def conv(self, name: str, channels: int, kernel: int) -> mx.array:
         """Depthwise convolution taps, float32 [kernel, channels], oldest input first."""
         shape = (channels, 1, kernel) if self._raw_norms else (channels, kernel, 1)
-        return mx.contiguous(self.array(name, shape, mx.float32).reshape(channels, kernel).T)
+        taps = mx.contiguous(self._floats(name, shape, mx.float32).reshape(channels, kernel).T)
+        self._given(taps)
+        return taps
 
-    def matrix(self, name: str, out: int, in_: int, stack: tuple[int, ...] = ()) -> Matrix:
-        """The weight of a module, [*stack, out, in], packed as the file has it.
+    def matrix(self, name: str, out: int, in_: int) -> Matrix:
+        """The weight of a module, [out, in], packed as the file has it."""
+        matrix = self._matrix(name, out, in_)
+        self._given(*matrix.parts)
+        return matrix
 
-        Released expert stacks are called `X`, every other weight `X.weight`.
-        """
+    def _matrix(self, name: str, out: int, in_: int, stack: tuple[int, ...] = ()) -> Matrix:
+        """[*stack, out, in]. Released expert stacks are called `X`, every other weight `X.weight`."""
         if f"{name}.scales" in self.tensors:
             return self._packed(name, (*stack, out), in_)
         if self.quantization is not None and self.quantization.overrides.get(name) is not None:
             raise ConfigError(f"config.json says {name} is quantised, but it has no scales")
         full = name if name in self.tensors else f"{name}.weight"
-        return Dense(self.array(full, (*stack, out, in_)))
+        return Dense(self._floats(full, (*stack, out, in_), self.dtype))
 
     def _packed(self, name: str, lead: tuple[int, ...], in_: int) -> Packed:
         q = self.quantization.of(name) if self.quantization else None
@@ -103,7 +139,7 @@ class Weights:
         weight = self._load(self._expect(f"{name}.weight", (*lead, in_ * q.bits // 32), ("U32",)))
         if not q.has_biases:
             return Packed(weight, self._load(self._expect(f"{name}.scales", groups, ("U8",))), None, q)
-        scales, biases = (self.array(f"{name}.{part}", groups) for part in ("scales", "biases"))
+        scales, biases = (self._floats(f"{name}.{part}", groups, self.dtype) for part in ("scales", "biases"))
         return Packed(weight, scales, biases, q)
 
     def experts(self, mlp: str, E: int, intermediate: int, hidden: int) -> tuple[Matrix, Matrix]:
@@ -111,26 +147,31 @@ class Weights:
 
         Layouts: released (`experts.gate_up_proj`, fused), MLX (`switch_mlp.gate_proj` …), one by one (`experts.7.…`).
         """
+        gate_up, down = (_for_gather(matrix) for matrix in self._experts(mlp, E, intermediate, hidden))
+        self._given(*gate_up.parts, *down.parts)
+        return gate_up, down
+
+    def _experts(self, mlp: str, E: int, intermediate: int, hidden: int) -> tuple[Matrix, Matrix]:
         fused, stacked, singly = f"{mlp}.experts.gate_up_proj", f"{mlp}.switch_mlp", f"{mlp}.experts.0.gate_proj.weight"
         if fused in self.tensors or f"{fused}.scales" in self.tensors:
-            gate_up = self.matrix(fused, 2 * intermediate, hidden, (E,))
+            gate_up = self._matrix(fused, 2 * intermediate, hidden, (E,))
             return _for_gather(gate_up), _for_gather(
-                self.matrix(f"{mlp}.experts.down_proj", hidden, intermediate, (E,))
+                self._matrix(f"{mlp}.experts.down_proj", hidden, intermediate, (E,))
             )
         if f"{stacked}.gate_proj.weight" in self.tensors:
-            gate, up = (self.matrix(f"{stacked}.{part}_proj", intermediate, hidden, (E,)) for part in ("gate", "up"))
-            down = self.matrix(f"{stacked}.down_proj", hidden, intermediate, (E,))
+            gate, up = (self._matrix(f"{stacked}.{part}_proj", intermediate, hidden, (E,)) for part in ("gate", "up"))
+            down = self._matrix(f"{stacked}.down_proj", hidden, intermediate, (E,))
         elif singly in self.tensors:
             gate, up = (self._stack(mlp, f"{part}_proj", E, intermediate, hidden) for part in ("gate", "up"))
             down = self._stack(mlp, "down_proj", E, hidden, intermediate)
         else:
             raise CheckpointError(f"the checkpoint has no experts under {mlp} in any known layout")
-        return _for_gather(joined((gate, up), mx.concatenate, 1, f"gate_proj and up_proj of {mlp}")), _for_gather(down)
+        return joined((gate, up), mx.concatenate, 1, f"gate_proj and up_proj of {mlp}"), down
 
     def _stack(self, mlp: str, part: str, E: int, out: int, in_: int) -> Matrix:
         if (surplus := f"{mlp}.experts.{E}.{part}.weight") in self.tensors:
             raise ConfigError(f"config.json says {E} experts, but the checkpoint has {surplus}")
-        each = tuple(self.matrix(f"{mlp}.experts.{e}.{part}", out, in_) for e in range(E))
+        each = tuple(self._matrix(f"{mlp}.experts.{e}.{part}", out, in_) for e in range(E))
         return joined(each, mx.stack, 0, f"the experts of {mlp}")
 
 
