@@ -1,0 +1,8 @@
+"""The miniature: a small model of the same architecture, trained for demonstrations and tests (card.md). Not the 397B."""
+
+from pathlib import Path
+
+
+def path() -> Path:
+    """Its model directory, which is this one."""
+    return Path(__file__).parent
