@@ -59,7 +59,8 @@ def _parse_functions(body: str, schemas: Schemas, whole: bool, balanced: bool) -
         position = head.end()
         while parameter := _PARAMETER.match(body, position):
             if (end := _value_end(body, parameter.end(), balanced)) is None:
-                if whole or balanced:
+                # Without a closing tag the value is all that follows, but not beyond a closing tag in the wrong place.
+                if whole or balanced or "</parameter>" in body[parameter.end() :]:
                     return []
                 end = (len(body.rstrip().removesuffix("</function>").rstrip()), len(body))
             value = body[parameter.end() : end[0]].removeprefix("\n").removesuffix("\n")

@@ -1,0 +1,113 @@
+"""The only token loop: a session, a sampler and a splitter make the events of one answer."""
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from time import perf_counter
+
+from .chat.stream import Splitter
+from .chat.tokenizer import Tokenizer
+from .chat.tools import new_ids
+from .engine import ChatRequest, Reuse, Session
+from .errors import ContextError
+from .events import Done, Event, FinishReason, Progress, Stats, TokenLogprob, Usage
+from .sampling import Floats, Sampler, logprobs
+
+
+def generate(
+    session: Session, prompt_ids: Sequence[int], request: ChatRequest, tokenizer: Tokenizer, context: int
+) -> Iterator[Event]:
+    """Answer `prompt_ids`, which are `request.messages` rendered; closing the iterator cancels within one token.
+
+    Raises, before any work, ContextError if the prompt leaves no room for a token and SamplingError for a bias on an
+    unknown one; on the way NumericError if the logits are damaged. `Stats.extra` holds the seed, why not more of the
+    prompt was reused, and what `session.stats()` says, if the session has that method.
+    """
+    if len(prompt_ids) >= context:
+        raise ContextError(
+            f"the prompt has {len(prompt_ids)} tokens and the context is {context}: "
+            "shorten the conversation or load the model with a longer context",
+            "messages",
+        )
+    # The model has more logits than there are tokens (its table is padded); those above are never looked at.
+    sampler = Sampler(request.effective_sampling, prompt_ids, tokenizer.size)
+    thinking = ends_in_thinking(prompt_ids, tokenizer)
+    ids = new_ids(call.id for message in request.messages for call in message.tool_calls)
+    splitter = Splitter(tokenizer, thinking, request.tools, request.stop, ids)
+    return _answer(session, prompt_ids, request, tokenizer, context, sampler, splitter)
+
+
+def _answer(
+    session: Session,
+    prompt_ids: Sequence[int],
+    request: ChatRequest,
+    tokenizer: Tokenizer,
+    context: int,
+    sampler: Sampler,
+    splitter: Splitter,
+) -> Iterator[Event]:
+    started = first = perf_counter()
+    room = context - len(prompt_ids)
+    limit = min(room, request.max_tokens or room)
+    reuse = yield from _prefill(session, prompt_ids)
+    tokens, cut = 0, True
+    while cut and tokens < limit:
+        logits = session.logits()[: tokenizer.size]
+        token = sampler(logits)
+        tokens += 1
+        first = perf_counter() if tokens == 1 else first
+        if token in tokenizer.eos_ids:
+            cut = False
+            break
+        # `logits` are gone after `advance`, which comes first so that the model works while the caller shows the text.
+        events = splitter.feed(token, _logprob(logits, token, request.top_logprobs, tokenizer))
+        cut = splitter.stopped is None and not splitter.ended
+        if cut and tokens < limit:
+            session.advance(token)
+        yield from events
+    yield from splitter.finish(cut)
+
+    finished = perf_counter()
+    reason: FinishReason = "length" if cut else "tool_calls" if splitter.tool_calls else "stop"
+    extra = {"seed": sampler.seed, "reuse": reuse.reason, **getattr(session, "stats", dict)()}
+    stats = Stats(
+        prompt_tps=_rate(len(prompt_ids) - reuse.reused, first - started),
+        generation_tps=_rate(tokens - 1, finished - first),
+        time_to_first_token=first - started,
+        total_time=finished - started,
+        peak_memory=extra.pop("peak_memory", 0),
+        extra=extra,
+    )
+    usage = Usage(len(prompt_ids), tokens, splitter.reasoning_tokens, reuse.reused)
+    yield Done(reason, usage, stats, splitter.stopped)
+
+
+def ends_in_thinking(prompt_ids: Sequence[int], tokenizer: Tokenizer) -> bool:
+    """Whether the prompt's last turn has opened thinking and not closed it.
+
+    Read from the prompt itself: the request's flag would be wrong for a prompt that was continued or edited.
+    """
+    opened, closed, turn = (tokenizer.special[name] for name in ("<think>", "</think>", "<|im_start|>"))
+    last = next((token for token in reversed(prompt_ids) if token in (opened, closed, turn)), turn)
+    return last == opened
+
+
+def _prefill(session: Session, prompt_ids: Sequence[int]) -> Generator[Event, None, Reuse]:
+    with closing(session.sync(prompt_ids)) as steps:
+        while True:
+            try:
+                done, total = next(steps)
+            except StopIteration as finished:
+                return finished.value
+            yield Progress("prefill", done, total)
+
+
+def _logprob(logits: Floats, token: int, top: int | None, tokenizer: Tokenizer) -> TokenLogprob | None:
+    if top is None:
+        return None
+    chosen, likeliest = logprobs(logits, token, top)
+    alternatives = tuple((other, tokenizer.token_bytes(other), value) for other, value in likeliest)
+    return TokenLogprob(token, tokenizer.token_bytes(token), chosen, alternatives)
+
+
+def _rate(tokens: int, seconds: float) -> float:
+    return tokens / seconds if tokens > 0 and seconds > 0 else 0.0
