@@ -270,8 +270,11 @@ class Completion:
 
     @property
     def message(self) -> Message:
-        """The answer as a turn, to append to the conversation."""
-        return Message("assistant", self.text, self.reasoning or None, self.tool_calls)
+        """The answer as a turn, to append to the conversation.
+
+        Its reasoning is never None: then the template would look for `</think>` in a text that only mentions it.
+        """
+        return Message("assistant", self.text, self.reasoning, self.tool_calls)
 
 
 class Engine(ABC):

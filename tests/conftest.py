@@ -59,7 +59,7 @@ def tokenizer_spec() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tokenizer(tokenizer_spec: dict[str, Any]) -> ChatTokenizer:
-    return ChatTokenizer(tokenizer_spec)
+    return ChatTokenizer(json.dumps(tokenizer_spec))
 
 
 @pytest.fixture

@@ -122,6 +122,23 @@ def test_a_second_turn_reuses_the_first(tokenizer: Tokenizer):
     assert second.done.stats.prompt_tps > 0
 
 
+def test_a_tool_loop_reuses_everything(tokenizer: Tokenizer):
+    """The template writes the turn again as the model wrote it, so no token is computed twice (but the end token)."""
+    engine = ScriptedEngine(tokenizer, ["I should look.\n</think>\n\nLooking.\n\n" + CALL, "</think>\n\n4"])
+    first = engine.complete("Hi", tools=[TOOL])
+    conversation = [Message("user", "Hi"), first.message, Message("tool", "4", tool_call_id="call_1")]
+    second = engine.complete(conversation, tools=[TOOL])
+    assert second.text == "4"
+    assert second.done.usage.cached_tokens == first.done.usage.prompt_tokens + first.done.usage.completion_tokens - 1
+
+
+def test_an_answer_that_mentions_a_tag_is_its_own_history(tokenizer: Tokenizer):
+    spelled = ["It is ", *tokenizer.encode("</think>"), " that closes."]
+    first = ScriptedEngine(tokenizer, [spelled]).complete("Hi", thinking=False)
+    history = render([Message("user", "Hi"), first.message, Message("user", "?")])
+    assert "It is </think> that closes." in [segment.text for segment in history]
+
+
 def test_progress_counts_the_prompt(tokenizer: Tokenizer):
     engine = ScriptedEngine(tokenizer, ["yes"], chunk=8)
     steps = [event for event in engine.chat("word " * 20) if isinstance(event, Progress)]

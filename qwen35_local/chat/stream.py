@@ -38,7 +38,7 @@ class _Call:
 
     @property
     def plausible(self) -> bool:
-        head = self.body.lstrip()[: len("<function=")]
+        head = self.body[:100].lstrip()[: len("<function=")]
         return "<function=".startswith(head) or head.startswith("{")
 
     def complete(self) -> bool:

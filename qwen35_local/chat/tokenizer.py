@@ -44,12 +44,13 @@ class Tokenizer:
     special: Mapping[str, int]
     eos_ids: frozenset[int]
 
-    def __init__(self, spec: Mapping[str, Any], eos_ids: Iterable[int] = (), name: str = "tokenizer.json"):
-        """`spec` is a parsed tokenizer.json; `eos_ids` come on top of `<|im_end|>` and `<|endoftext|>`."""
+    def __init__(self, spec: str, eos_ids: Iterable[int] = (), name: str = "tokenizer.json"):
+        """`spec` is the text of a tokenizer.json; `eos_ids` come on top of `<|im_end|>` and `<|endoftext|>`."""
         try:
-            added = {entry["content"]: int(entry["id"]) for entry in spec["added_tokens"]}
-            hidden = {int(entry["id"]) for entry in spec["added_tokens"] if entry["special"]}
-            self._bpe = Bpe.from_str(json.dumps({**spec, "added_tokens": []}, ensure_ascii=False))
+            entries, rest = _without_added_tokens(spec)
+            added = {entry["content"]: int(entry["id"]) for entry in entries}
+            hidden = {int(entry["id"]) for entry in entries if entry["special"]}
+            self._bpe = Bpe.from_str(rest)
         except Exception as error:  # the library raises plain Exception for whatever it cannot read
             raise TokenizerError(f"{name} is damaged or of an unknown layout ({error}): fetch it again") from error
         if missing := [token for token in REQUIRED if token not in added]:
@@ -66,10 +67,10 @@ class Tokenizer:
     def from_dir(cls, path: str | Path) -> Self:
         """Read tokenizer.json, and generation_config.json for more end tokens where there is one."""
         directory = Path(path)
-        spec = _read_json(directory / "tokenizer.json")
+        spec = _read(directory / "tokenizer.json")
         if spec is None:
             raise TokenizerError(f"{directory} has no tokenizer.json: it is not a whole model directory")
-        ends = (_read_json(directory / "generation_config.json") or {}).get("eos_token_id") or []
+        ends = _generation_config(directory / "generation_config.json").get("eos_token_id") or []
         ends = [ends] if isinstance(ends, int) else ends
         if not isinstance(ends, list) or not all(isinstance(end, int) for end in ends):
             raise TokenizerError(
@@ -142,14 +143,34 @@ class Detokenizer:
         return rest
 
 
-def _read_json(path: Path) -> Any:
-    """A JSON object, or None where there is no such file."""
+def _without_added_tokens(spec: str) -> tuple[Any, str]:
+    """(the added tokens of a tokenizer.json, its text without them).
+
+    Cut out of the text: parsing and writing the whole vocabulary again would take a second.
+    """
+    key = re.search(r'"added_tokens"\s*:\s*', spec)
+    if key is None:
+        raise ValueError("no added_tokens")
+    entries, end = json.JSONDecoder().raw_decode(spec, key.end())
+    return entries, spec[: key.end()] + "[]" + spec[end:]
+
+
+def _generation_config(path: Path) -> Mapping[str, Any]:
+    text = _read(path)
     try:
-        value = json.loads(path.read_bytes())
+        config = json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"{path} is damaged ({error}): fetch it again") from error
+    if not isinstance(config, dict):
+        raise TokenizerError(f"{path} is not a JSON object: fetch it again")
+    return config
+
+
+def _read(path: Path) -> str | None:
+    """The text of a file, or None where there is none."""
+    try:
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise TokenizerError(f"{path} cannot be read ({error}): fetch it again") from error
-    if not isinstance(value, dict):
-        raise TokenizerError(f"{path} is not a JSON object: fetch it again")
-    return value

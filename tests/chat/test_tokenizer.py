@@ -148,9 +148,10 @@ def test_end_tokens(tokenizer_dir: Path, tokenizer: Tokenizer):
     assert Tokenizer.from_dir(tokenizer_dir).eos_ids == always | {7}
     config.write_text('{"eos_token_id": [7, 8]}')
     assert Tokenizer.from_dir(tokenizer_dir).eos_ids == always | {7, 8}
-    config.write_text('{"eos_token_id": "</s>"}')
-    with pytest.raises(TokenizerError, match="eos_token_id"):
-        Tokenizer.from_dir(tokenizer_dir)
+    for damage in ('{"eos_token_id": "</s>"}', '{"eos_token_id": [null]}', "{", "[]"):
+        config.write_text(damage)
+        with pytest.raises(TokenizerError, match=r"generation_config\.json"):
+            Tokenizer.from_dir(tokenizer_dir)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"added_tokens": [{}]}', b"[" * 100_000])
@@ -165,4 +166,4 @@ def test_missing_file_and_missing_tokens_are_named(tmp_path: Path, tokenizer_spe
         Tokenizer.from_dir(tmp_path)
     kept = [token for token in tokenizer_spec["added_tokens"] if token["content"] != "</think>"]
     with pytest.raises(TokenizerError, match="lacks the control tokens </think>"):
-        Tokenizer({**tokenizer_spec, "added_tokens": kept})
+        Tokenizer(json.dumps({**tokenizer_spec, "added_tokens": kept}))
