@@ -12,21 +12,112 @@ DeltaNet papers, arXiv 2406.06484 and 2412.06464).
 
 import mlx.core as mx
 
+from .dispatch import Operation
+from .launch import launch
+
 CHUNK = 32  # tokens; 16, 32, 64 took 0.70, 0.79, 1.0 of the time of 64 on a CPU, and wider chunks suit matrix units
+SHORT = 8  # tokens up to which a call counts as decode: one, or one with its speculated followers
+
+Outputs = tuple[mx.array, mx.array]
 
 
-def gated_delta(
-    q: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array, state: mx.array
-) -> tuple[mx.array, mx.array]:
+def gated_delta(q: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array, state: mx.array) -> Outputs:
     """o [B, T, Hv, Dv] in v's dtype and the state after the last token, float32."""
+    if not _has_kernel(k, v):
+        return gated_delta_reference(q, k, v, g, beta, state)
+    operation = DECODE if q.shape[1] <= SHORT else PREFILL
+    return operation.best()(q, k, v, g, beta, state)
+
+
+def gated_delta_steps(q: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array, state: mx.array) -> Outputs:
+    """o and the state after every token, float32 [B, T, Hv, Dv, Dk]: to go back to a token, take its state."""
+    if not _has_kernel(k, v):
+        return gated_delta_steps_reference(q, k, v, g, beta, state)
+    return STEPS.best()(q, k, v, g, beta, state)
+
+
+def gated_delta_metal(q: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array, state: mx.array) -> Outputs:
+    """One dispatch, token by token with the state in registers; for decode and short T."""
+    return _recurrent(q, k, v, g, beta, state, steps=False)
+
+
+def gated_delta_steps_metal(
+    q: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array, state: mx.array
+) -> Outputs:
+    """The same, keeping the state after every token."""
+    return _recurrent(q, k, v, g, beta, state, steps=True)
+
+
+def _recurrent(
+    q: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array, state: mx.array, steps: bool
+) -> Outputs:
+    B, T, Hk, Dk = k.shape
+    Hv, Dv = v.shape[2:]
+    kept = (B, T, Hv, Dv, Dk) if steps else state.shape
+    o, new_state = launch(
+        "gated_delta",
+        "gated_delta_recurrent",
+        inputs={"q": q, "k": k, "v": v, "g": g, "beta": beta, "state": state, "tokens": T},
+        outputs={"o": (v.shape, v.dtype), "new_state": (kept, mx.float32)},
+        template={"TO": v.dtype, "HK": Hk, "HV": Hv, "DK": Dk, "DV": Dv, "STEPS": steps},
+        grid=(32, Dv // 8, B * Hv),
+        threadgroup=(32, 4, 1),
+    )
+    return o, new_state
+
+
+def gated_delta_chunked_metal(
+    q: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array, state: mx.array
+) -> Outputs:
+    """One dispatch, eight tokens at a time on simdgroup matrices; for prefill."""
+    B, T, Hk, Dk = k.shape
+    Hv, Dv = v.shape[2:]
+    simdgroups = next(n for n in (8, 4, 2, 1) if Dv // 8 % n == 0)  # no ragged threadgroups
+    o, new_state = launch(
+        "gated_delta",
+        "gated_delta_chunked",
+        inputs={"q": q, "k": k, "v": v, "g": g, "beta": beta, "state": state, "tokens": T},
+        outputs={"o": (v.shape, v.dtype), "new_state": (state.shape, mx.float32)},
+        template={"TO": v.dtype, "HK": Hk, "HV": Hv, "DK": Dk, "DV": Dv, "SIMDGROUPS": simdgroups},
+        grid=(32, Dv // 8, B * Hv),
+        threadgroup=(32, simdgroups, 1),
+    )
+    return o, new_state
+
+
+def _has_kernel(k: mx.array, v: mx.array) -> bool:
+    """Whether the kernels take heads of these sizes: whole matrices of 8 value rows, 16 to 256 keys in registers."""
+    return v.shape[-1] % 8 == 0 and k.shape[-1] % 16 == 0 and k.shape[-1] <= 256
+
+
+def gated_delta_reference(
+    q: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array, state: mx.array
+) -> Outputs:
+    """MLX operations: whichever form is faster for this many tokens."""
     if q.shape[1] < CHUNK // 2:
         return recurrent(q, k, v, g, beta, state)
     return chunked(q, k, v, g, beta, state)
 
 
-def recurrent(
+def gated_delta_steps_reference(
     q: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array, state: mx.array
-) -> tuple[mx.array, mx.array]:
+) -> Outputs:
+    """The recurrence, one call a token."""
+    outputs, states = [], []
+    for t in range(q.shape[1]):
+        o, state = recurrent(*(x[:, t : t + 1] for x in (q, k, v, g, beta)), state)
+        outputs.append(o)
+        states.append(state)
+    return mx.concatenate(outputs, axis=1), mx.stack(states, axis=1)
+
+
+def gated_delta_mlx(q: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array, state: mx.array) -> Outputs:
+    """MLX's own kernel, which takes the decay itself and gates in the type of q, k, v."""
+    o, new_state = mx.fast.gated_delta_update(q, k, v, mx.exp(g).astype(v.dtype), beta.astype(v.dtype), state)
+    return o, new_state
+
+
+def recurrent(q: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array, state: mx.array) -> Outputs:
     """Token by token, as the formula reads."""
     group = v.shape[2] // k.shape[2]
     q, k = (mx.repeat(x.astype(mx.float32), group, axis=2) for x in (q, k))  # [B, T, Hv, Dk]
@@ -104,3 +195,39 @@ def unit_lower_inverse(A: mx.array) -> mx.array:
         inverse = mx.concatenate([top, mx.concatenate([-(R @ lower @ P), R], axis=-1)], axis=-2)
         size *= 2
     return inverse.reshape(A.shape)
+
+
+def _cases(T: int) -> list[tuple[mx.array, ...]]:
+    """The real heads: 16 of keys, 64 of values, 128 by 128."""
+    keys = iter(mx.random.split(mx.random.key(T), 6))
+    q, k = (mx.fast.rms_norm(mx.random.normal((1, T, 16, 128), key=next(keys)), None, 1e-6) for _ in range(2))
+    v = mx.random.normal((1, T, 64, 128), key=next(keys))
+    g = -mx.random.uniform(0, 0.5, (1, T, 64), key=next(keys))
+    beta = mx.random.uniform(0, 1, (1, T, 64), key=next(keys))
+    state = mx.random.normal((1, 64, 128, 128), key=next(keys))
+    return [(q / 128, k / 128**0.5, v, g, beta, state)]
+
+
+DECODE = Operation(
+    name="gated_delta.decode",
+    reference=gated_delta_reference,
+    ours=gated_delta_metal,
+    cases=lambda: _cases(5) + _cases(1),
+    tolerance=1e-4,
+    stock={"mlx": gated_delta_mlx},
+)
+PREFILL = Operation(
+    name="gated_delta.prefill",
+    reference=gated_delta_reference,
+    ours=gated_delta_chunked_metal,
+    cases=lambda: _cases(13) + _cases(256),
+    tolerance=1e-4,
+    stock={"ours, token by token": gated_delta_metal, "mlx": gated_delta_mlx},
+)
+STEPS = Operation(
+    name="gated_delta.steps",
+    reference=gated_delta_steps_reference,
+    ours=gated_delta_steps_metal,
+    cases=lambda: _cases(4),
+    tolerance=1e-4,
+)

@@ -1,0 +1,58 @@
+"""Top-k routing: which experts a token goes to, and with what weight.
+
+    p = softmax(logits);  the k largest p, divided by their sum
+
+logits [T, E] -> ids uint32 [T, k], ascending, and weights float32 [T, k]. Equal logits: the lower expert first.
+"""
+
+import mlx.core as mx
+
+from .dispatch import Operation
+from .launch import launch
+
+
+def router_topk(logits: mx.array, k: int) -> tuple[mx.array, mx.array]:
+    """Expert ids uint32 [T, k], ascending, and their weights float32 [T, k] for router logits [T, E]."""
+    return ROUTER.best()(logits, k)
+
+
+def router_topk_metal(logits: mx.array, k: int) -> tuple[mx.array, mx.array]:
+    """One dispatch, one simdgroup per token; E <= 1024 and k <= 32."""
+    T, E = logits.shape
+    ids, weights = launch(
+        "router_topk",
+        "router_topk",
+        inputs={"logits": logits},
+        outputs={"ids": ((T, k), mx.uint32), "weights": ((T, k), mx.float32)},
+        template={"E": E, "K": k},
+        grid=(32, T, 1),
+        threadgroup=(32, 1, 1),
+    )
+    return ids, weights
+
+
+def router_topk_reference(logits: mx.array, k: int) -> tuple[mx.array, mx.array]:
+    """The same in MLX operations; a NaN logit makes the weights of its row NaN."""
+    E = logits.shape[-1]
+    logits = logits.astype(mx.float32) + 0.0  # -0 and +0 are a tie
+    # One integer that sorts by logit, then by lower expert: argpartition alone breaks ties as it happens to.
+    bits = logits.view(mx.int32)
+    rank = mx.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(mx.int64)
+    keys = rank * E - mx.arange(E, dtype=mx.int64)
+    ids = mx.sort(mx.argpartition(-keys, k - 1, axis=-1)[:, :k], axis=-1)
+    shifted = mx.exp(mx.take_along_axis(logits, ids, axis=-1) - mx.max(logits, axis=-1, keepdims=True))
+    return ids, shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def _cases() -> list[tuple[mx.array, int]]:
+    key = mx.random.key(0)
+    return [(mx.random.normal((T, 512), key=key) * 3, 10) for T in (1, 5)]
+
+
+ROUTER = Operation(
+    name="router_topk",
+    reference=router_topk_reference,
+    ours=router_topk_metal,
+    cases=_cases,
+    tolerance=1e-5,
+)
