@@ -1,1 +1,65 @@
-"""Run Qwen3.5-397B-A17B on a personal machine."""
+"""Run Qwen3.5-397B-A17B on a personal machine: the public API.
+
+import qwen35_local
+
+with qwen35_local.open("miniature") as engine:
+    for event in engine.chat("What is 17 + 25?"):
+        if isinstance(event, qwen35_local.Text):
+            print(event.text, end="")
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .engine import ChatRequest, Completion, Engine, EngineInfo, ImagePart, Message, Sampling, TextPart, VideoPart
+from .errors import Qwen35Error
+from .events import Done, Event, Progress, Reasoning, Stats, Text, TokenLogprob, ToolCall, Usage
+
+if TYPE_CHECKING:
+    from .backends.mlx import MlxEngine
+
+__version__ = "0.1.0"
+__all__ = [
+    "ChatRequest",
+    "Completion",
+    "Done",
+    "Engine",
+    "EngineInfo",
+    "Event",
+    "ImagePart",
+    "Message",
+    "Progress",
+    "Qwen35Error",
+    "Reasoning",
+    "Sampling",
+    "Stats",
+    "Text",
+    "TextPart",
+    "TokenLogprob",
+    "ToolCall",
+    "Usage",
+    "VideoPart",
+    "__version__",
+    "open",
+]
+
+
+def open(
+    model: str | Path = "miniature",
+    *,
+    context: int | None = None,
+    dtype: str = "auto",
+    backend: str = "auto",
+    on_progress: Callable[[Progress], None] | None = None,
+) -> "MlxEngine":
+    """Load a model and return its engine, a context manager. Use it in the thread that opened it.
+
+    `model` is a directory, a repository in the Hub cache, or "miniature", the small model that ships with the package.
+    `context` is the most tokens of prompt and answer together, by default all that the model allows. `dtype` is that
+    of the activations: "auto" is the checkpoint's on Metal and float32 on a CPU; "float32" is for exact work.
+    `on_progress` hears of loading. Raises a `Qwen35Error` whose text says what is wrong.
+    """
+    from .backends import open_engine
+
+    return open_engine(model, context=context, dtype=dtype, backend=backend, on_progress=on_progress)

@@ -4,6 +4,7 @@ Arrays are lazy (MLX reads them when they are first evaluated), so a tensor that
 `settle` after each layer bounds what loading holds beside the weights themselves.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,18 @@ class Weights:
         if len(raw) > 1:
             raise CheckpointError("some conv1d weights are [C, 1, K] and some [C, K, 1]: the norms' form is unknown")
         return raw == {True}
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the language model, packed ones counted as what they stand for; vision and MTP are not in it."""
+        count = 0
+        for name, tensor in self.tensors.items():
+            module, _, kind = name.rpartition(".")
+            if name.startswith(("visual.", "mtp.")) or (f"{module}.scales" in self.tensors and kind != "weight"):
+                continue
+            q = self.quantization.of(module) if self.quantization and tensor.dtype == "U32" else None
+            count += math.prod(tensor.shape) * 32 // q.bits if q else math.prod(tensor.shape)
+        return count
 
     def _tensor(self, name: str) -> TensorInfo:
         if name not in self.tensors:
