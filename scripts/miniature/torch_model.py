@@ -13,7 +13,7 @@ import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
 
 from .delta import delta_rule
-from .mxfp4 import fake_quantise
+from .mxfp4 import rounding
 
 EPS = 1e-6
 RESET = -50.0  # added to the log-decay of a first token: the state before it is forgotten
@@ -233,7 +233,8 @@ class Moe(nn.Module):
             balance = s.experts * (share * p.mean(0)).sum()
         up, down = self.experts.gate_up_proj, self.experts.down_proj
         if Moe.quantise:
-            up, down = fake_quantise(up), fake_quantise(down)
+            with torch.autocast("cpu", enabled=False):
+                up, down = (w + kernels.rounding(w.detach()) for w in (up, down))
         h = F.linear(x, up.reshape(-1, D)).view(-1, s.experts, 2 * s.moe)
         h = kernels.weighted_swiglu(h, weights)
         y = F.linear(h.reshape(len(x), -1), down.transpose(0, 1).reshape(D, -1))
@@ -313,9 +314,10 @@ class Kernels:
     unit: Callable[..., Tensor]
     weighted_swiglu: Callable[..., Tensor]
     rotate: Callable[..., Tensor]
+    rounding: Callable[..., Tensor]
 
     def __init__(self) -> None:
-        self.plain = {f.__name__: f for f in (norm, gated_norm, short_conv, unit, weighted_swiglu, rotate)}
+        self.plain = {f.__name__: f for f in (norm, gated_norm, short_conv, unit, weighted_swiglu, rotate, rounding)}
         self.compiled: dict[str, object] = {}
         vars(self).update(self.plain)
 
