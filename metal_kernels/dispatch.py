@@ -4,7 +4,7 @@ Off Metal it is the reference. On Metal the first use of an operation runs every
 kernels, the reference) on random inputs of the real shapes, drops those that fail or disagree with the reference, and
 keeps the fastest of the rest. A kernel of ours that fails or disagrees is warned about, never used.
 
-The verdicts are kept in a file, by machine, system, MLX version and kernel text; `report` is what `qwen35 doctor` shows.
+Verdicts are kept in a file, by machine, system, MLX version and kernel text; `report` is what `qwen35 doctor` shows.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -106,15 +107,15 @@ def judge(operation: Operation, mode: str = "auto", clock: Callable[[], float] =
     """Try every candidate on every case and choose."""
     cases = operation.cases()
     expected = [_evaluated(operation.reference(*case)) for case in cases]
-    trials = tuple(
-        _try(name, run, operation, cases, expected, clock) for name, run in operation.candidates().items()
-    )
+    trials = tuple(_try(name, run, operation, cases, expected, clock) for name, run in operation.candidates().items())
     verified = {t.candidate: t.microseconds or 0.0 for t in trials if t.outcome == "verified"}
     used = OURS if mode == "metal" and OURS in verified else min(verified, key=verified.__getitem__, default=REFERENCE)
     for trial in trials:
         if trial.candidate == OURS and trial.outcome != "verified":
             warnings.warn(
-                f"the Metal kernel for {operation.name} is not used, {used} is: {trial.reason}", RuntimeWarning, stacklevel=2
+                f"the Metal kernel for {operation.name} is not used, {used} is: {trial.reason}",
+                RuntimeWarning,
+                stacklevel=2,
             )
     return Verdict(operation.name, used, trials)
 
@@ -166,11 +167,11 @@ def disagreement(got: list[mx.array], want: list[mx.array]) -> float:
 # ---- verdicts on disk ---------------------------------------------------------------------------------------------
 def _machine() -> str:
     """What a verdict depends on besides the operation."""
-    texts = sorted(p.read_text() for p in resources.files(__package__).iterdir() if p.name.endswith(".metal"))
+    texts = sorted(p.read_text() for p in resources.files("metal_kernels").iterdir() if p.name.endswith(".metal"))
     kernels = hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
     device = mx.device_info().get("device_name", platform.machine())
     system = platform.mac_ver()[0] or platform.system()
-    return f"{device}, {system}, mlx {mx.__version__}, kernels {kernels}, {_settings.mode}"
+    return f"{device}, {system}, mlx {version('mlx')}, kernels {kernels}, {_settings.mode}"
 
 
 def _verdict(operation: Operation) -> Verdict:
@@ -209,11 +210,9 @@ def _stored() -> dict[str, Verdict]:
 def _store(verdict: Verdict) -> None:
     if not (path := _file()):
         return
-    machine = _machine()
-    kept = _read().get(machine, {})  # other machines and older versions are dropped
-    kept[verdict.operation] = asdict(verdict)
+    kept = _stored() | {verdict.operation: verdict}  # other machines and older versions are dropped
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({machine: kept}, indent=1))
+        path.write_text(json.dumps({_machine(): {name: asdict(v) for name, v in kept.items()}}, indent=1))
     except OSError as error:
         warnings.warn(f"the kernels' verdicts cannot be kept in {path}: {error}", RuntimeWarning, stacklevel=2)

@@ -50,7 +50,7 @@ def expert_mlp(x: mx.array, slots: mx.array, weights: mx.array, bank: ExpertBank
 
 
 def expert_mlp_metal(x: mx.array, slots: mx.array, weights: mx.array, bank: ExpertBank) -> mx.array:
-    """Two dispatches; every weight in use is read once. At most 8 rows; a row's result does not depend on the others."""
+    """Two dispatches, each weight in use read once. At most 8 rows; a row's result does not depend on the others."""
     (M, H), K = x.shape, slots.shape[1]
     I = bank.gate_up.shape[1] // 2  # noqa: E741
     if M > ROWS_MAX:

@@ -105,7 +105,8 @@ def gated_delta_steps_reference(
     """The recurrence, one call a token."""
     outputs, states = [], []
     for t in range(q.shape[1]):
-        o, state = recurrent(*(x[:, t : t + 1] for x in (q, k, v, g, beta)), state)
+        now = slice(t, t + 1)
+        o, state = recurrent(q[:, now], k[:, now], v[:, now], g[:, now], beta[:, now], state)
         outputs.append(o)
         states.append(state)
     return mx.concatenate(outputs, axis=1), mx.stack(states, axis=1)

@@ -30,7 +30,7 @@ class Source(NamedTuple):
 @cache
 def sources(file: str) -> dict[str, Source]:
     """The kernels of `<file>.metal`, by name."""
-    text = (resources.files(__package__) / f"{file}.metal").read_text()
+    text = (resources.files("metal_kernels") / f"{file}.metal").read_text()
     helpers, *parts = KERNEL_LINE.split(text)
     found = {}
     for name, inputs, outputs, body in zip(*[iter(parts)] * 4, strict=True):

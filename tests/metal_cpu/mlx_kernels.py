@@ -20,10 +20,7 @@ AFFINE = "".join(
     f'#include "{HEADER}{name}.h"\n' for name in ("utils", "steel/gemm/gemm", "quantized_utils", "quantized")
 )
 DELTA = f'#include "{HEADER}utils.h"\n#include "{HEADER}gated_delta_update.h"\n'
-SOFTMAX = (
-    f'#include "{HEADER}utils.h"\n#include "{HEADER}softmax.h"\n'
-    f'#include "{HEADER}logsumexp.h"\n'
-)
+SOFTMAX = f'#include "{HEADER}utils.h"\n#include "{HEADER}softmax.h"\n#include "{HEADER}logsumexp.h"\n'
 TYPE = {mx.float32: "float", mx.bfloat16: "bfloat16_t", mx.float16: "half"}
 MODES = {"mxfp4": (32, 4), "nvfp4": (16, 4), "mxfp8": (32, 8), "affine": (64, 4)}  # group size, bits
 
@@ -66,7 +63,9 @@ def qmm(x: mx.array, parts: list[mx.array], mode: str, **run: Any) -> tuple[str,
     (M, K), N, (group, bits) = x.shape, parts[0].shape[0], MODES[mode]
     aligned = str(N % 32 == 0).lower()
     text = run.pop("text", QUANTIZED)
-    program = Program(text, f"fp_qmm_t<{TYPE[x.dtype]},{group},{bits},{aligned},false>", variant=run.pop("variant", "plain"))
+    program = Program(
+        text, f"fp_qmm_t<{TYPE[x.dtype]},{group},{bits},{aligned},false>", variant=run.pop("variant", "plain")
+    )
     y = poisoned((M, N), x.dtype)
     buffers = {**_tensors(parts, x.dtype), "x": to_numpy(x), "y": y, "K": int32(K), "N": int32(N), "M": int32(M)}
     counters = program.run(buffers, ((N + 31) // 32 * 32, (M + 31) // 32 * 2, 2), (32, 2, 2), **run)
@@ -76,7 +75,7 @@ def qmm(x: mx.array, parts: list[mx.array], mode: str, **run: Any) -> tuple[str,
 def gather_qmv(
     x: mx.array, rows: mx.array, ids: mx.array, parts: list[mx.array], mode: str, **run: Any
 ) -> tuple[str, mx.array, Counters]:
-    """Decode: y[t, j] = w[ids[t, j]] x[rows[t, j]]; x [R, K], rows and ids uint32 [T, J], w [E, N, K] -> y [T, J, N]."""
+    """Decode: y[t, j] = w[ids[t, j]] x[rows[t, j]]; x [R, K], rows, ids uint32 [T, J], w [E, N, K] -> y [T, J, N]."""
     (R, K), (T, J), (E, N) = x.shape, ids.shape, parts[0].shape[:2]
     group, bits = MODES[mode]
     family, source = ("affine", AFFINE) if mode == "affine" else ("fp", QUANTIZED)
@@ -109,7 +108,7 @@ def gather_qmm(
     program = Program(
         QUANTIZED,
         f"fp_gather_qmm_rhs<{TYPE[x.dtype]},{group},{bits},{tile},32,32,1,2,true>",
-        constants=dict(align_M=R % tile == 0, align_N=N % 32 == 0, align_K=K % 32 == 0),
+        constants={"align_M": R % tile == 0, "align_N": N % 32 == 0, "align_K": K % 32 == 0},
         variant=run.pop("variant", "plain"),
     )
     y = poisoned((R, N), x.dtype)
@@ -131,7 +130,7 @@ def gated_delta(
     last, lanes = ("8", D // 8) if kind == "gated_delta_fused_chunk" else ("16", D)
     text = run.pop("text", DELTA)
     program = Program(text, f"{kind}<{TYPE[dtype]},{D},{D},{Hk},{Hv},{last}>", variant=run.pop("variant", "plain"))
-    inputs = dict(q=q, k=k, v=v, g=decay.astype(dtype), beta=beta.astype(dtype), state_in=state)
+    inputs = {"q": q, "k": k, "v": v, "g": decay.astype(dtype), "beta": beta.astype(dtype), "state_in": state}
     buffers = {name: to_numpy(a) for name, a in inputs.items()} | {"y": y, "state_out": new, "T": int32(T)}
     counters = program.run(buffers, (32, lanes, B * Hv), (32, 4, 1), **run)
     return from_numpy(y, dtype), from_numpy(new, mx.float32), counters

@@ -173,7 +173,7 @@ class Program:
             if not made.exists():
                 return _Result(), {}, done.stderr or f"the program ended with {done.returncode}"
             raw = np.fromfile(made, np.uint8)
-        result = _Result.from_buffer_copy(raw)
+        result = _Result.from_buffer_copy(raw.tobytes()[: ctypes.sizeof(_Result)])
         at = ctypes.sizeof(_Result)
         for a in arrays:
             if a.flags.writeable:

@@ -61,7 +61,7 @@ def poisoned(shape: Sequence[int], dtype: mx.Dtype) -> np.ndarray:
 
 def record(definition: dict[str, Any], call: dict[str, Any]) -> Recorded:
     """What MLX makes of `mx.fast.metal_kernel(**definition)(**call)`."""
-    kernel = _metal_kernel(**definition)
+    kernel: Any = _metal_kernel(**definition)
     found: list[dict] = []
     arrays = [x for x in call["inputs"] if isinstance(x, mx.array)]
 

@@ -15,9 +15,10 @@ MLX_HEADERS = Path(mx.__file__).resolve().parent / "include"
 INCLUDE_PATH = [HERE / "include", MLX_HEADERS]  # ours first: it shadows four of MLX's headers
 
 # Words that C++ has and MSL lacks: a kernel that uses one must not pass here and fail on a Mac.
-POISONED = (
-    "double std new delete throw try catch virtual typeid dynamic_cast goto thread_local malloc printf memcpy __int128"
-).split()
+POISONED = [
+    *("double", "std", "new", "delete", "throw", "try", "catch", "virtual", "typeid", "dynamic_cast"),
+    *("goto", "thread_local", "malloc", "printf", "memcpy", "__int128"),
+]
 
 # `threadgroup T a[N], b[M];` at the start of a statement
 THREADGROUP = re.compile(

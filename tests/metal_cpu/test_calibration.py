@@ -9,6 +9,7 @@ from .oracle import delta_case, delta_float64, spread_error
 
 # by output type: sums of a few thousand products in another order, or one rounding of the output
 TOLERANCE = {mx.float32: 1e-5, mx.float16: 5e-3, mx.bfloat16: 3e-2}
+pytestmark = pytest.mark.usefixtures("compiler")
 ORDERS = ["forward", "reverse", "shuffled"]
 FORMATS = [("mxfp4", mx.bfloat16), ("mxfp4", mx.float32), ("nvfp4", mx.float16), ("mxfp8", mx.bfloat16)]
 
@@ -54,10 +55,10 @@ def test_gathered_matrix_vector(T, J, E, N, K, kernel, mode, dtype):
     rows = mx.repeat(mx.arange(T, dtype=mx.uint32)[:, None], J, axis=1)
     name, y, _ = stock.gather_qmv(x, rows, ids, parts, mode)
     assert name.endswith(kernel)
-    group, bits = stock.MODES[mode]
-    expected = mx.gather_qmm(
-        x.astype(mx.float32)[:, None, None], *parts, rhs_indices=ids, transpose=True, group_size=group, bits=bits, mode=mode
-    )[:, :, 0]  # fmt: skip
+    packing = dict(zip(("group_size", "bits"), stock.MODES[mode], strict=True), mode=mode)
+    expected = mx.gather_qmm(x.astype(mx.float32)[:, None, None], *parts, rhs_indices=ids, transpose=True, **packing)[
+        :, :, 0
+    ]
     assert spread_error(y, expected) < TOLERANCE[dtype]
 
 

@@ -24,6 +24,7 @@ from .oracle import delta_case, delta_float64, spread_error
 from .program import Fault, Program
 from .source import expand
 
+pytestmark = pytest.mark.usefixtures("compiler")
 WRONG = 0.05  # of the output's spread: far above any rounding, below any real mistake
 
 
@@ -119,7 +120,7 @@ PLANTED: dict[str, tuple[Callable[[], Callable[..., float]], set[str]]] = {
         lambda: vectors(changed(FP, ROWS, ROWS.replace("row < results", "row < 1 + results").replace(
             " && row <= last_row", ""))), {"address"}),
     "accumulator not initialised": (
-        lambda: vectors(_expanded(FP).replace("U result[results_per_simdgroup] = {0};", "U result[results_per_simdgroup];")),
+        lambda: vectors(_expanded(FP).replace("[results_per_simdgroup] = {0};", "[results_per_simdgroup];")),
         {"numbers"}),
     "simd_sum by half of the lanes": (
         lambda: vectors(changed(FP, ROWS, ROWS.replace("result[row] = simd", "if (simd_lid < 16) result[row] = simd"))),
@@ -142,7 +143,8 @@ PLANTED: dict[str, tuple[Callable[[], Callable[..., float]], set[str]]] = {
     "write to nobody's index": (lambda: own(text=OWN.replace("lid ^ 1", "lid")), {"numbers"}),
     "a word MSL lacks": (lambda: own(text=OWN.replace("a[lid] = gid.x;", "a[lid] = (double)gid.x;")), {"refused"}),
     "misaligned vector": (
-        lambda: own(text=OWN.replace("out[gid.x] =", "float2 f = *(device float2*)(out + (gid.x | 1)); out[gid.x] = f.x * 0 +")),
+        lambda: own(text=OWN.replace(
+            "out[gid.x] =", "float2 f = *(device float2*)(out + (gid.x | 1)); out[gid.x] = f.x * 0 +")),
         {"address"}),
 }  # fmt: skip
 
@@ -164,7 +166,11 @@ def _outcome(name: str, options: dict[str, Any], send: Any) -> None:
     try:
         send.send("numbers" if run(**options) > WRONG else "")
     except (Fault, CompileError) as fault:
-        send.send(options.get("variant", "refused") if "anitizer" in str(fault) or "runtime error" in str(fault) else "refused")
+        send.send(
+            options.get("variant", "refused")
+            if "anitizer" in str(fault) or "runtime error" in str(fault)
+            else "refused"
+        )
 
 
 def found(name: str, **options: Any) -> str:

@@ -1,0 +1,7 @@
+"""Every operation that has a kernel: what `qwen35 doctor` judges and shows."""
+
+from .expert_mlp import EXPERTS
+from .gated_delta import DECODE, PREFILL, STEPS
+from .router_topk import ROUTER
+
+OPERATIONS = [ROUTER, DECODE, STEPS, PREFILL, *EXPERTS.values()]

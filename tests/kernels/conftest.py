@@ -1,0 +1,3 @@
+from metal_cpu.testing import compiler
+
+__all__ = ["compiler"]
