@@ -1,0 +1,58 @@
+"""Options that several commands share."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..engine import Sampling
+
+MODEL_HELP = "a model directory, a repository in the Hub cache, or 'miniature' (default: %(default)s)"
+
+
+@dataclass(frozen=True)
+class SamplingOption:
+    flag: str
+    type: Callable[[str], Any]
+    help: str
+
+
+SAMPLING = (
+    SamplingOption("temperature", float, "0 is greedy"),
+    SamplingOption("top-p", float, "keep the likeliest tokens up to this probability"),
+    SamplingOption("top-k", int, "keep this many of the likeliest tokens; 0 keeps all"),
+    SamplingOption("min-p", float, "keep tokens at least this likely, relative to the likeliest"),
+    SamplingOption("presence-penalty", float, "lower the logits of tokens already in the answer"),
+    SamplingOption("frequency-penalty", float, "the same, for each time they occur"),
+    SamplingOption("repetition-penalty", float, "divide the logits of tokens in prompt and answer; 1 is off"),
+    SamplingOption("seed", int, "makes sampling repeatable"),
+)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="miniature", help=MODEL_HELP)
+    parser.add_argument("--context", type=int, help="most tokens of prompt and answer (default: the model's)")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="of the activations (default: the checkpoint's on Metal, float32 on a CPU)",
+    )
+
+
+def add_answer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--system", help="system message")
+    parser.add_argument("--no-think", action="store_true", help="answer without thinking first")
+    parser.add_argument("--max-tokens", type=int, help="most tokens of the answer, thinking included")
+    parser.add_argument("--stop", action="append", default=[], help="end the answer at this text (repeatable)")
+    group = parser.add_argument_group("sampling", "defaults are those of the model card for the mode")
+    for option in SAMPLING:
+        group.add_argument(f"--{option.flag}", type=option.type, help=option.help)
+
+
+def answer_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `Engine.chat` takes, from parsed arguments; checked here so that a bad value is refused before loading."""
+    sampling = {name: getattr(args, name) for name in (option.flag.replace("-", "_") for option in SAMPLING)}
+    sampling = {name: value for name, value in sampling.items() if value is not None}
+    Sampling(**sampling)
+    return {"thinking": not args.no_think, "max_tokens": args.max_tokens, "stop": tuple(args.stop), **sampling}
