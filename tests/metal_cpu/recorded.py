@@ -131,3 +131,20 @@ def replaced(metal_kernel: Callable[..., Any]) -> Iterator[None]:
         yield
     finally:
         mx.fast.metal_kernel = _metal_kernel  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@contextmanager
+def recording() -> Iterator[list[Recorded]]:
+    """Within the block kernels are recorded, not run: their outputs are zeros; yields the records so far."""
+    records: list[Recorded] = []
+
+    def metal_kernel(**definition: Any):
+        def call(**arguments: Any) -> list[mx.array]:
+            records.append(record(definition, arguments))
+            shapes, dtypes = arguments["output_shapes"], arguments["output_dtypes"]
+            return [mx.zeros(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+
+        return call
+
+    with replaced(metal_kernel):
+        yield records
