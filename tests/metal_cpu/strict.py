@@ -43,7 +43,9 @@ def unqualified(text: str) -> list[str]:
     plain = rf"(?:{SCALARS}|u?int\d+_t|bfloat16_t|float16_t|[TUS]|(?:{SCALARS})[234]|vec<[^()]*>)"
     for cast in re.finditer(rf"\(\s*(?:const\s+)?{plain}\s*(?:const\s*)?[*&]+\s*\)", text):
         found.append(f"a cast without an address space: {cast.group(0)}")
-    function = r"[>\s](\w+)\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)\s*(?:const\s*)?(?:thread|device|constant|threadgroup)?\s*\{"
+    function = (
+        r"[>\s](\w+)\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)\s*(?:const\s*)?(?:thread|device|constant|threadgroup)?\s*\{"
+    )
     for head in re.finditer(function, text):
         if head.group(1) in CONTROL:
             continue
@@ -74,7 +76,8 @@ def check(text: str, instance: str, preamble: str = "") -> list[str]:
     # two forms of MLX's headers that clang does not take
     code = re.sub(r"(constant const int64_t) (\w+)\[\d\]", r"\1* \2", code)
     code = code.replace(
-        "static_cast<bfloat16_t>(this->operator float16_t())", "static_cast<bfloat16_t>(float(this->operator float16_t()))"
+        "static_cast<bfloat16_t>(this->operator float16_t())",
+        "static_cast<bfloat16_t>(float(this->operator float16_t()))",
     )
     code = THREADGROUP.sub(_place, code)
     # clang's vectors have no constructors

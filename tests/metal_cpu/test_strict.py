@@ -56,7 +56,9 @@ def test_accepts_mlx(source, instance):
     assert check("", instance, preamble=source) == []
 
 
-@pytest.mark.parametrize("text", ["float f = *(float*)p;", "void f(float* p) {}", "inline int g(thread int* a, const uint& b) {}"])
+@pytest.mark.parametrize(
+    "text", ["float f = *(float*)p;", "void f(float* p) {}", "inline int g(thread int* a, const uint& b) {}"]
+)
 def test_finds_pointers_without_a_space(text):
     assert unqualified(" " + text)
 

@@ -1,0 +1,206 @@
+"""What each kernel moves and dispatches, beside MLX's own operations. Counted, so the same on every machine.
+
+    python scripts/bench_kernels.py [--quick] [--json FILE]
+
+"least" is the bytes an operation cannot avoid: every weight, state and activation in use read or written once.
+Ours are counted by running the shipped Metal text on the CPU runner of tests/metal_cpu; so are MLX's big kernels (its
+own headers). MLX's small operations are counted from the graph, fused wherever a compiler could. On Metal each
+candidate is timed too, beside a copy's bandwidth.
+"""
+
+import argparse
+import datetime
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from metal_cpu import Counters, metal_on_cpu  # noqa: E402
+from metal_cpu import mlx_kernels as stock  # noqa: E402
+from metal_cpu.graph import dispatches  # noqa: E402
+
+from metal_kernels import expert_mlp as mlp  # noqa: E402
+from metal_kernels import gated_delta as delta  # noqa: E402
+from metal_kernels import router_topk as router  # noqa: E402
+
+
+@dataclass
+class Row:
+    """One line of the table."""
+
+    operation: str
+    who: str
+    dispatches: int
+    device_bytes: int
+    least_bytes: int
+    barriers: int | None = None
+    simd_ops: int | None = None
+    microseconds: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        return self.device_bytes / self.least_bytes
+
+
+def ours(operation: str, least: int, function: Callable[..., Any], *arguments: Any) -> Row:
+    """Count the kernels that `function` launches."""
+    with metal_on_cpu("count") as launches:
+        function(*arguments)
+    return counted(operation, "ours", least, [launch.counters for launch in launches])
+
+
+def counted(operation: str, who: str, least: int, counters: list[Counters], graph: list[Any] = ()) -> Row:
+    """Kernels that were run, and operations that were counted from a graph."""
+    moved = sum(c.device_bytes() for c in counters) + sum(d.device_bytes for d in graph)
+    barriers = sum(c.threadgroup_barriers for c in counters)
+    simd_ops = sum(c.simd_ops + c.matrix_ops for c in counters)
+    return Row(operation, who, len(counters) + len(graph), moved, least, barriers, simd_ops)
+
+
+def routing(T: int, E: int, K: int) -> list[Row]:
+    logits = mx.random.normal((T, E))
+    mx.eval(logits)
+    least, name = T * (E * 4 + K * 8), f"router_topk T={T}"
+    graph = dispatches(lambda x: _usual_router(x, K), logits)
+    return [ours(name, least, router.router_topk_metal, logits, K), counted(name, "mlx", least, [], graph)]
+
+
+def _usual_router(logits: mx.array, K: int) -> tuple[mx.array, mx.array]:
+    """Softmax, partition, gather, renormalise: the short form, which leaves ties to chance."""
+    p = mx.softmax(logits, axis=-1, precise=True)
+    ids = mx.argpartition(p, -K, axis=-1)[..., -K:]
+    chosen = mx.take_along_axis(p, ids, axis=-1)
+    return ids, chosen / chosen.sum(axis=-1, keepdims=True)
+
+
+def experts(mode: str, M: int, K: int, S: int, H: int, I: int) -> list[Row]:  # noqa: E741
+    """M rows through K of S slots each."""
+    bank = mlp.random_bank(mode, S, H, I)
+    x = mx.random.normal((M, H)).astype(mx.bfloat16)
+    slots = mx.argsort(mx.random.uniform(shape=(M, S), key=mx.random.key(M)), axis=-1)[:, :K].astype(mx.uint32)
+    weights = mx.softmax(mx.random.normal((M, K)), axis=-1)
+    tensors = [bank.gate_up, bank.gate_up_scales, bank.down, bank.down_scales, bank.gate_up_biases, bank.down_biases]
+    mx.eval(x, slots, weights, *[t for t in tensors if t is not None])
+    used = len(set(slots.flatten().tolist()))
+    least = sum(t[0].nbytes for t in tensors if t is not None) * used + 2 * x.nbytes + slots.nbytes + weights.nbytes
+    name = f"expert_mlp {mode} M={M}"
+
+    # MLX's matrix-vector kernels are run; the graph gives the operations around them
+    gate_up, down = ([t for t in part if t is not None] for part in (
+        (bank.gate_up, bank.gate_up_scales, bank.gate_up_biases), (bank.down, bank.down_scales, bank.down_biases)
+    ))  # fmt: skip
+    rows = mx.repeat(mx.arange(M, dtype=mx.uint32)[:, None], K, axis=1)
+    _, h, first = stock.gather_qmv(x, rows, slots, gate_up, mode, variant="count")
+    pairs = mx.arange(M * K, dtype=mx.uint32).reshape(M, K)
+    _, _, second = stock.gather_qmv(h[..., :I].reshape(M * K, I), pairs, slots, down, mode, variant="count")
+    graph = dispatches(lambda *a: mlp.expert_mlp_stock(*a, bank), x, slots, weights)
+    around = [d for d in graph if not {"GatherQMM", "Arange"} & set(d.operations)]
+    return [
+        ours(name, least, mlp.expert_mlp_metal, x, slots, weights, bank),
+        counted(name, "mlx", least, [first, second], around),
+    ]
+
+
+def recurrence(T: int, Hk: int, Hv: int, D: int) -> list[Row]:
+    case = _delta_case(T, Hk, Hv, D)
+    q, k, v, g, beta, state = case
+    least = 2 * state.nbytes + sum(a.nbytes for a in case[:5]) + v.nbytes
+    name = f"gated_delta T={T}"
+    kinds = ["gated_delta_seq"] if T < 8 else ["gated_delta_seq", "gated_delta_fused_chunk"]
+    mlx = [
+        counted(name, f"mlx {kind.removeprefix('gated_delta_')}", least, [
+            stock.gated_delta(kind, q, k, v, mx.exp(g), beta, state, variant="count")[2]
+        ], dispatches(mx.exp, g))
+        for kind in kinds
+    ]  # fmt: skip
+    forms = [("ours", delta.gated_delta_metal)]
+    forms += [] if T < 8 else [("ours chunked", delta.gated_delta_chunked_metal)]
+    mine = []
+    for who, form in forms:
+        mine.append(ours(name, least, form, *case))
+        mine[-1].who = who
+    return [*mine, *mlx]
+
+
+def rollback(T: int, Hk: int, Hv: int, D: int) -> list[Row]:
+    case = _delta_case(T, Hk, Hv, D)
+    least = (1 + T) * case[5].nbytes + sum(a.nbytes for a in case[:5]) + case[2].nbytes
+    return [ours(f"gated_delta_steps T={T}", least, delta.gated_delta_steps_metal, *case)]
+
+
+def _delta_case(T: int, Hk: int, Hv: int, D: int) -> list[mx.array]:
+    q, k = (mx.random.normal((1, T, Hk, D)) / D for _ in range(2))
+    v, g = mx.random.normal((1, T, Hv, D)), -mx.random.uniform(0, 0.5, (1, T, Hv))
+    beta, state = mx.random.uniform(0, 1, (1, T, Hv)), mx.random.normal((1, Hv, D, D))
+    mx.eval(q, k, v, g, beta, state)
+    return [q, k, v, g, beta, state]
+
+
+def timed() -> list[dict[str, Any]]:
+    """On Metal: every operation's trial, and the bandwidth of a copy to hold them against."""
+    from metal_kernels.dispatch import judge
+    from metal_kernels.operations import OPERATIONS
+
+    x = mx.zeros((1 << 28,), mx.uint8)
+    mx.eval(x)
+    start = time.perf_counter()
+    for _ in range(10):
+        mx.eval(x + 1)
+    copy = 10 * 2 * x.nbytes / (time.perf_counter() - start)
+    return [{"operation": "copy", "bytes_per_second": copy}, *(asdict(judge(o)) for o in OPERATIONS)]
+
+
+def table(rows: list[Row]) -> str:
+    lines = [
+        f"{'operation':26} {'who':16} {'dispatches':>10} {'MB moved':>10} {'x least':>8} {'barriers':>9} {'simd ops':>10}"
+    ]
+    for r in rows:
+        lines.append(
+            f"{r.operation:26} {r.who:16} {r.dispatches:10} {r.device_bytes / 1e6:10.3f} {r.ratio:8.3f} "
+            f"{r.barriers or 0:9} {r.simd_ops or 0:10}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small shapes: a minute less, the ratios a little worse")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows and ratios there too")
+    options = parser.parse_args()
+    quick = options.quick
+    H, I, heads = (1024, 512, (4, 16)) if quick else (4096, 1024, (16, 64))  # noqa: E741
+    rows = [*routing(1, 512, 10), *routing(8, 512, 10)]
+    for mode in ("mxfp4",) if quick else ("mxfp4", "nvfp4", "affine"):
+        for M in (1, 4, 8):
+            rows += experts(mode, M, 10, 64, H, I)
+    for T in (1, 4, 64):
+        rows += recurrence(T, *heads, 128)
+    rows += rollback(4, *heads, 128)
+    print(table(rows))
+    result: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "machine": platform.machine(),
+        "mlx": version("mlx"),
+        "quick": quick,
+        "ratios": {f"{r.operation} {r.who}": round(r.ratio, 4) for r in rows},
+        "rows": [asdict(r) for r in rows],
+    }
+    if mx.metal.is_available():
+        result["times"] = timed()
+        print(json.dumps(result["times"], indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
