@@ -14,13 +14,14 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -59,7 +60,7 @@ def ours(operation: str, least: int, function: Callable[..., Any], *arguments: A
     return counted(operation, "ours", least, [launch.counters for launch in launches])
 
 
-def counted(operation: str, who: str, least: int, counters: list[Counters], graph: list[Any] = ()) -> Row:
+def counted(operation: str, who: str, least: int, counters: list[Counters], graph: Sequence[Any] = ()) -> Row:
     """Kernels that were run, and operations that were counted from a graph."""
     moved = sum(c.device_bytes() for c in counters) + sum(d.device_bytes for d in graph)
     barriers = sum(c.threadgroup_barriers for c in counters)
@@ -91,7 +92,7 @@ def experts(mode: str, M: int, K: int, S: int, H: int, I: int) -> list[Row]:  # 
     weights = mx.softmax(mx.random.normal((M, K)), axis=-1)
     tensors = [bank.gate_up, bank.gate_up_scales, bank.down, bank.down_scales, bank.gate_up_biases, bank.down_biases]
     mx.eval(x, slots, weights, *[t for t in tensors if t is not None])
-    used = len(set(slots.flatten().tolist()))
+    used = len(np.unique(np.array(slots)))
     least = sum(t[0].nbytes for t in tensors if t is not None) * used + 2 * x.nbytes + slots.nbytes + weights.nbytes
     name = f"expert_mlp {mode} M={M}"
 
@@ -103,7 +104,7 @@ def experts(mode: str, M: int, K: int, S: int, H: int, I: int) -> list[Row]:  # 
     _, h, first = stock.gather_qmv(x, rows, slots, gate_up, mode, variant="count")
     pairs = mx.arange(M * K, dtype=mx.uint32).reshape(M, K)
     _, _, second = stock.gather_qmv(h[..., :I].reshape(M * K, I), pairs, slots, down, mode, variant="count")
-    graph = dispatches(lambda *a: mlp.expert_mlp_stock(*a, bank), x, slots, weights)
+    graph = dispatches(lambda x, slots, weights: mlp.expert_mlp_stock(x, slots, weights, bank), x, slots, weights)
     around = [d for d in graph if not {"GatherQMM", "Arange"} & set(d.operations)]
     return [
         ours(name, least, mlp.expert_mlp_metal, x, slots, weights, bank),
@@ -161,13 +162,12 @@ def timed() -> list[dict[str, Any]]:
 
 
 def table(rows: list[Row]) -> str:
-    lines = [
-        f"{'operation':26} {'who':16} {'dispatches':>10} {'MB moved':>10} {'x least':>8} {'barriers':>9} {'simd ops':>10}"
-    ]
+    head = ("operation", "who", "dispatches", "MB moved", "x least", "barriers", "simd ops")
+    lines = ["{:26} {:16} {:>10} {:>10} {:>8} {:>9} {:>9}".format(*head)]
     for r in rows:
         lines.append(
             f"{r.operation:26} {r.who:16} {r.dispatches:10} {r.device_bytes / 1e6:10.3f} {r.ratio:8.3f} "
-            f"{r.barriers or 0:9} {r.simd_ops or 0:10}"
+            f"{r.barriers or 0:9} {r.simd_ops or 0:9}"
         )
     return "\n".join(lines)
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import mlx.core as mx
 
-VIEWS = frozenset(
-    ("AsStrided", "Broadcast", "BroadcastAxes", "ExpandDims", "Flatten", "Reshape", "Slice", "Split", "Squeeze")
-    + ("StopGradient", "Transpose", "Unflatten", "View")
-)
-ELEMENTWISE = frozenset(
-    ("Abs", "Add", "AsType", "BitwiseBinary", "Divide", "Equal", "Exp", "Full", "Greater", "Less", "Log", "LogAddExp")
-    + ("LogicalAnd", "LogicalNot", "Maximum", "Minimum", "Multiply", "Negative", "Power", "Select", "Sigmoid", "Sqrt")
-    + ("Square", "Subtract", "Tanh", "ErfInv", "Sin", "Cos", "Remainder")
-)
+VIEWS = {
+    "AsStrided", "Broadcast", "BroadcastAxes", "ExpandDims", "Flatten", "Reshape", "Slice", "Split", "Squeeze",
+    "StopGradient", "Transpose", "Unflatten", "View",
+}  # fmt: skip
+ELEMENTWISE = {
+    "Abs", "Add", "AsType", "BitwiseBinary", "Cos", "Divide", "Equal", "ErfInv", "Exp", "Full", "Greater",
+    "Less", "Log", "LogAddExp", "LogicalAnd", "LogicalNot", "Maximum", "Minimum", "Multiply", "Negative",
+    "Power", "Remainder", "Select", "Sigmoid", "Sin", "Sqrt", "Square", "Subtract", "Tanh",
+}  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -37,11 +37,11 @@ class Dispatch:
 
 def dispatches(function: Callable[..., Any], *arrays: mx.array) -> list[Dispatch]:
     """The kernels that `function(*arrays)` needs. Arrays that it holds itself must have been evaluated."""
-    found: list[dict] = []
+    found: list[dict[str, Any]] = []
     mx.export_function(found.append, function, *arrays)
     outputs = {name for entry in found if entry["type"] == "outputs" for name, *_ in entry["outputs"]}
-    root: dict[str, str] = {}  # of a view: the array whose memory it shows
-    size: dict[str, int] = {}
+    root: dict[Any, Any] = {}  # of a view: the array whose memory it shows
+    size: dict[Any, int] = {}
     kernels: list[Dispatch] = []
     made_by: dict[str, Dispatch] = {}
     used_by: dict[str, list[Dispatch]] = {}
@@ -52,14 +52,14 @@ def dispatches(function: Callable[..., Any], *arrays: mx.array) -> list[Dispatch
                 size[name] = value.nbytes
         if entry["type"] != "primitive":
             continue
-        kind = entry["name"]
-        inputs: dict[str, int] = {}
+        kind: str = entry["name"]
+        inputs: dict[Any, int] = {}
         for name, shape, dtype in entry["inputs"]:
             size.setdefault(name, prod(shape) * dtype.size)
             inputs[root.get(name, name)] = max(size[name], inputs.get(root.get(name, name), 0))
         made = {name: prod(shape) * dtype.size for name, shape, dtype in entry["outputs"]}
         if kind in VIEWS:
-            (source,) = inputs
+            (source,) = inputs  # a view of one array
             for name, count in made.items():
                 root[name], size[name] = source, min(count, inputs[source])
             continue

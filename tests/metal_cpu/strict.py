@@ -65,7 +65,7 @@ def _place(match: re.Match) -> str:
 
 
 def check(text: str, instance: str, preamble: str = "") -> list[str]:
-    """What clang or `unqualified` has against one kernel instance; empty if nothing. `preamble` is not ours to judge."""
+    """What clang or `unqualified` has against one kernel instance; `preamble` is not judged."""
     compiler = clang()
     if compiler is None:
         raise RuntimeError("no clang of version 18 or later")

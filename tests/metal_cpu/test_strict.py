@@ -11,8 +11,8 @@ KERNEL = """
 #include <metal_stdlib>
 using namespace metal;
 inline float first(const device float* p) { return p[0]; }
-[[kernel]] void k(const device float* x [[buffer(0)]], const constant int& n [[buffer(1)]], device bfloat* y [[buffer(2)]],
-                  uint i [[thread_position_in_grid]]) {
+[[kernel]] void k(const device float* x [[buffer(0)]], const constant int& n [[buffer(1)]],
+                  device bfloat* y [[buffer(2)]], uint i [[thread_position_in_grid]]) {
   threadgroup float shared[32];
   float own[2] = {x[i], 0.0f};
   BODY
