@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..engine import Sampling
+from ..engine import ChatRequest
 
 MODEL_HELP = "a model directory, a repository in the Hub cache, or 'miniature' (default: %(default)s)"
 
@@ -54,5 +54,6 @@ def answer_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `Engine.chat` takes, from parsed arguments; checked here so that a bad value is refused before loading."""
     sampling = {name: getattr(args, name) for name in (option.flag.replace("-", "_") for option in SAMPLING)}
     sampling = {name: value for name, value in sampling.items() if value is not None}
-    Sampling(**sampling)
-    return {"thinking": not args.no_think, "max_tokens": args.max_tokens, "stop": tuple(args.stop), **sampling}
+    options = {"thinking": not args.no_think, "max_tokens": args.max_tokens, "stop": tuple(args.stop), **sampling}
+    ChatRequest.of("any", **options)
+    return options
