@@ -30,7 +30,11 @@ class Source(NamedTuple):
 @cache
 def sources(file: str) -> dict[str, Source]:
     """The kernels of `<file>.metal`, by name."""
-    text = (resources.files("metal_kernels") / f"{file}.metal").read_text()
+    return parse((resources.files("metal_kernels") / f"{file}.metal").read_text())
+
+
+def parse(text: str) -> dict[str, Source]:
+    """The kernels of a `.metal` text, by name."""
     helpers, *parts = KERNEL_LINE.split(text)
     found = {}
     for name, inputs, outputs, body in zip(*[iter(parts)] * 4, strict=True):

@@ -3,8 +3,9 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from kernel_cases.oracles import experts_case, experts_oracle
 from metal_cpu import metal_on_cpu
-from metal_cpu.oracle import float64, spread_error
+from metal_cpu.oracle import spread_error
 from metal_cpu.testing import ORDERS, SANITIZERS
 
 from metal_kernels.expert_mlp import (
@@ -14,57 +15,10 @@ from metal_kernels.expert_mlp import (
     expert_mlp_metal,
     expert_mlp_reference,
     expert_mlp_stock,
-    random_bank,
 )
 
 pytestmark = pytest.mark.usefixtures("compiler")
 TOLERANCE = {mx.float32: 1e-5, mx.float16: 3e-3, mx.bfloat16: 2e-2}  # sums; one rounding of the output
-FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
-
-
-def e4m3(bits: np.ndarray) -> np.ndarray:
-    exponent, mantissa = (bits >> 3 & 15).astype(int), bits & 7
-    return np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7))
-
-
-def decoded(codes: mx.array, scales: mx.array, biases: mx.array | None, mode: str) -> np.ndarray:
-    """Packed weights [..., inputs / 8] as float64 [..., inputs], lowest nibble first."""
-    nibbles = (np.array(codes)[..., None] >> (4 * np.arange(8, dtype=np.uint32)) & 15).reshape(*codes.shape[:-1], -1)
-
-    def per_weight(values: np.ndarray) -> np.ndarray:
-        return np.repeat(values, GROUPS[mode], axis=-1)
-
-    if biases is not None:
-        return nibbles * per_weight(float64(scales)) + per_weight(float64(biases))
-    bits = np.array(scales)
-    return FP4[nibbles] * per_weight(2.0 ** (bits.astype(float) - 127) if mode == "mxfp4" else e4m3(bits))
-
-
-def oracle(x: mx.array, slots: mx.array, weights: mx.array, bank: ExpertBank) -> np.ndarray:
-    used = np.unique(np.array(slots))
-
-    def weights_of(codes: mx.array, scales: mx.array, biases: mx.array | None) -> dict[int, np.ndarray]:
-        at = mx.array(used)
-        values = decoded(codes[at], scales[at], None if biases is None else biases[at], bank.mode)
-        return dict(zip(used.tolist(), values, strict=True))
-
-    gate_up = weights_of(bank.gate_up, bank.gate_up_scales, bank.gate_up_biases)
-    down = weights_of(bank.down, bank.down_scales, bank.down_biases)
-    y = np.zeros(x.shape)
-    for m, row in enumerate(float64(x)):
-        for slot, weight in zip(np.array(slots[m]).tolist(), float64(weights[m]), strict=True):
-            gate, up = np.split(gate_up[slot] @ row, 2)
-            y[m] += weight * (down[slot] @ (gate / (1 + np.exp(-gate)) * up))
-    return y
-
-
-def case(mode: str, M: int, K: int, S: int, H: int, I: int, dtype: mx.Dtype = mx.float32, seed: int = 0):  # noqa: E741
-    """Random rows over random slots: out of order, and repeated between rows and within them."""
-    keys = iter(mx.random.split(mx.random.key(seed), 3))
-    x = mx.random.normal((M, H), key=next(keys)).astype(dtype)
-    slots = mx.random.randint(0, S, (M, K), key=next(keys)).astype(mx.uint32)
-    weights = mx.softmax(mx.random.normal((M, K), key=next(keys)), axis=-1)
-    return x, slots, weights, random_bank(mode, S, H, I, seed)
 
 
 def on_cpu(*arguments, **options) -> mx.array:
@@ -78,8 +32,8 @@ SHAPES = [(1, 10, 16, 4096, 1024), (1, 2, 8, 192, 64), (2, 3, 4, 320, 128), (5, 
 @pytest.mark.parametrize(("mode", "dtype"), [("mxfp4", mx.float32), ("nvfp4", mx.float32), ("affine", mx.float32)])
 @pytest.mark.parametrize(("M", "K", "S", "H", "I"), SHAPES)
 def test_float32(mode, dtype, M, K, S, H, I):  # noqa: E741
-    arguments = case(mode, M, K, S, H, I, dtype)
-    expected = oracle(*arguments)
+    arguments = experts_case(mode, M, K, S, H, I, dtype)
+    expected = experts_oracle(*arguments)
     assert spread_error(on_cpu(*arguments), expected) <= 1e-5
     assert spread_error(expert_mlp_reference(*arguments), expected) <= 1e-5
 
@@ -87,8 +41,8 @@ def test_float32(mode, dtype, M, K, S, H, I):  # noqa: E741
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
 @pytest.mark.parametrize("mode", GROUPS)
 def test_16_bit_activations(mode, dtype):
-    arguments = case(mode, 3, 4, 5, 192, 64, dtype)
-    y, expected = on_cpu(*arguments), oracle(*arguments)
+    arguments = experts_case(mode, 3, 4, 5, 192, 64, dtype)
+    y, expected = on_cpu(*arguments), experts_oracle(*arguments)
     assert y.dtype == dtype
     assert spread_error(y, expected) <= TOLERANCE[dtype]
 
@@ -102,8 +56,8 @@ def test_weights_that_mlx_packed(mode):
     packed = [list(mx.quantize(w, group_size=GROUPS[mode], bits=4, mode=mode)) for w in (gate_up, down)]
     (a, sa, *ba), (b, sb, *bb) = packed
     bank = ExpertBank(a, sa, b, sb, ba[0] if ba else None, bb[0] if bb else None, mode, GROUPS[mode])
-    x, slots, weights, _ = case(mode, 2, 3, S, H, I)
-    expected = oracle(x, slots, weights, bank)
+    x, slots, weights, _ = experts_case(mode, 2, 3, S, H, I)
+    expected = experts_oracle(x, slots, weights, bank)
     assert spread_error(on_cpu(x, slots, weights, bank), expected) <= 1e-5
     assert spread_error(expert_mlp_reference(x, slots, weights, bank), expected) <= 1e-5
 
@@ -111,7 +65,7 @@ def test_weights_that_mlx_packed(mode):
 @pytest.mark.parametrize("mode", GROUPS)
 def test_a_row_does_not_depend_on_the_others(mode):
     """Bit for bit: a speculated token must get the logits it gets alone."""
-    x, slots, weights, bank = case(mode, 8, 4, 6, 192, 64)
+    x, slots, weights, bank = experts_case(mode, 8, 4, 6, 192, 64)
     together = on_cpu(x, slots, weights, bank)
     for rows in (slice(0, 1), slice(3, 4), slice(2, 4), slice(4, 7)):
         assert mx.array_equal(on_cpu(x[rows], slots[rows], weights[rows], bank), together[rows])
@@ -119,27 +73,27 @@ def test_a_row_does_not_depend_on_the_others(mode):
 
 @pytest.mark.parametrize("slots", [[[3, 3, 3, 3]], [[0, 1, 2, 3], [3, 2, 1, 0]], [[5, 5, 0, 5], [5, 0, 0, 5]]])
 def test_repeated_slots(slots):
-    x, _, weights, bank = case("mxfp4", len(slots), 4, 6, 192, 64)
+    x, _, weights, bank = experts_case("mxfp4", len(slots), 4, 6, 192, 64)
     arguments = (x, mx.array(slots, mx.uint32), weights, bank)
-    assert spread_error(on_cpu(*arguments), oracle(*arguments)) <= 1e-5
+    assert spread_error(on_cpu(*arguments), experts_oracle(*arguments)) <= 1e-5
 
 
 def test_many_rows_are_grouped_by_expert():
-    arguments = case("mxfp4", 40, 4, 6, 192, 64)
-    assert spread_error(expert_mlp(*arguments), oracle(*arguments)) <= 1e-5
-    assert spread_error(expert_mlp_stock(*arguments), oracle(*arguments)) <= 1e-5
+    arguments = experts_case("mxfp4", 40, 4, 6, 192, 64)
+    assert spread_error(expert_mlp(*arguments), experts_oracle(*arguments)) <= 1e-5
+    assert spread_error(expert_mlp_stock(*arguments), experts_oracle(*arguments)) <= 1e-5
 
 
 @pytest.mark.parametrize("options", ORDERS)
 def test_schedules_agree(options):
-    arguments = case("mxfp4", 3, 4, 5, 192, 64)
+    arguments = experts_case("mxfp4", 3, 4, 5, 192, 64)
     assert mx.array_equal(on_cpu(*arguments), on_cpu(*arguments, **options))
 
 
 @pytest.mark.parametrize(("M", "K", "S"), [(1, 10, 12), (4, 2, 3), (8, 10, 40)])
 def test_each_weight_is_read_once(M, K, S):
     """By every thread together, not only after caches: the bytes asked for are the bytes of the slots in use."""
-    x, _, weights, bank = case("mxfp4", M, K, S, 1024, 512)
+    x, _, weights, bank = experts_case("mxfp4", M, K, S, 1024, 512)
     slots = mx.argsort(mx.random.uniform(shape=(M, S), key=mx.random.key(1)), axis=-1)[:, :K].astype(mx.uint32)
     with metal_on_cpu("count") as launches:
         expert_mlp_metal(x, slots, weights, bank)
@@ -158,5 +112,5 @@ def test_each_weight_is_read_once(M, K, S):
 @pytest.mark.parametrize("mode", GROUPS)
 @pytest.mark.parametrize("M", [1, 3])
 def test_clean_under_sanitizers(variant, mode, M):
-    arguments = case(mode, M, 3, 4, 192, 64)
+    arguments = experts_case(mode, M, 3, 4, 192, 64)
     assert mx.array_equal(on_cpu(*arguments, variant=variant), on_cpu(*arguments))

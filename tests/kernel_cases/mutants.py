@@ -1,0 +1,171 @@
+"""Automatic mistakes in our own kernels: at least 95 % must be found, and every survivor must have its reason here.
+
+Each mutant runs in a process of its own, on small awkward shapes: numbers against float64 and counted traffic first,
+then other schedules, then the sanitizers.
+"""
+
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import resources
+
+import mlx.core as mx
+import numpy as np
+from metal_cpu import CompileError, Fault, Launch, metal_on_cpu
+from metal_cpu.mutate import Mutant, mutants
+from metal_cpu.oracle import delta_case, delta_float64, delta_states_float64, spread_error
+
+from metal_kernels import launch
+from metal_kernels.expert_mlp import GROUPS, expert_mlp_metal
+from metal_kernels.gated_delta import gated_delta_chunked_metal, gated_delta_metal, gated_delta_steps_metal
+from metal_kernels.router_topk import router_topk_metal
+
+from .oracles import experts_case, experts_oracle, router_oracle
+
+SECONDS = 20  # a mutant that runs longer hangs
+CHECKS = [
+    {"variant": "count"},
+    {"order": "reverse"},
+    {"order": "shuffled", "seed": 5},
+    {"variant": "thread"},
+    {"variant": "address"},
+]
+
+# Mutants that no test can tell from the kernel, and why. Keys are lines as in str(Mutant), without the number.
+EQUIVALENT: dict[str, str] = {}
+
+
+def _router(T: int, E: int, k: int) -> float:
+    logits = mx.round(mx.random.normal((T, E), key=mx.random.key(E)) * 4) / 2  # with ties
+    logits[1, 3] = mx.nan
+    ids, weights = (np.array(a) for a in router_topk_metal(logits, k))
+    logits[1, 3] = -mx.inf  # how the kernel ranks NaN
+    expected_ids, expected = router_oracle(logits, k)
+    if not (np.array_equal(ids, expected_ids) and np.isnan(weights[1]).all()):
+        return float("inf")
+    return float(np.abs(np.delete(weights - expected, 1, axis=0)).max())
+
+
+def _experts(mode: str, M: int) -> float:
+    arguments = experts_case(mode, M, 3, 4, 576, 64)
+    return spread_error(expert_mlp_metal(*arguments), experts_oracle(*arguments))
+
+
+def _delta(form: Callable, T: int, Dk: int, Dv: int) -> float:
+    q, k, v, g, beta, state = delta_case(2, T, 2, 4, max(Dk, Dv), mx.float32)
+    case = [q[..., :Dk], k[..., :Dk], v[..., :Dv], g, beta, state[:, :, :Dv, :Dk]]
+    o, new = form(*case)
+    expected, states = delta_states_float64(*case)
+    expected_state = states if form is gated_delta_steps_metal else delta_float64(*case)[1]
+    return max(spread_error(o, expected), spread_error(new, expected_state))
+
+
+# file -> cases; each returns an error, and 2e-5 is wrong
+CASES: dict[str, list[Callable[[], float]]] = {
+    "router_topk": [partial(_router, 3, 33, 3), partial(_router, 3, 200, 32)],
+    "expert_mlp": [
+        *(partial(_experts, mode, 5) for mode in GROUPS),
+        partial(_experts, "mxfp4", 1),
+        partial(_experts, "mxfp4", 3),
+    ],
+    "gated_delta": [
+        partial(_delta, gated_delta_metal, 3, 32, 24),
+        partial(_delta, gated_delta_steps_metal, 3, 32, 24),
+        partial(_delta, gated_delta_chunked_metal, 19, 32, 24),
+        partial(_delta, gated_delta_chunked_metal, 9, 32, 64),
+    ],
+}
+WRONG = 2e-5
+
+
+def run_cases(file: str, text: str, options: dict) -> tuple[str, list[list[int]]]:
+    """What is wrong with the first case that is wrong, and the bytes that each case moved."""
+    parsed = launch.parse(text)
+    launch.sources = {file: parsed}.__getitem__
+    moved: list[list[int]] = []
+    for case in CASES[file]:
+        with metal_on_cpu(**options) as launches:
+            error = case()
+        if not error < WRONG:
+            return f"error {error:.1e}", moved
+        moved.append([_traffic(one) for one in launches])
+    return "", moved
+
+
+def _traffic(one: Launch) -> int:
+    """As asked for by threads: twice the work for the same result must not pass."""
+    return sum(t.read + t.written for t in one.counters.traffic.values())
+
+
+def _child(file: str, text: str, options: dict, folder: str, send) -> None:
+    os.environ["METAL_CPU_CACHE"] = folder
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a descriptor, not a path
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        send.send(run_cases(file, text, options))
+    except (Fault, CompileError, RuntimeError, ValueError) as fault:
+        send.send((f"{type(fault).__name__}: {str(fault)[:80]}", []))
+
+
+PROCESSES = multiprocessing.get_context("forkserver")  # MLX's threads do not survive a fork of this process
+PROCESSES.set_forkserver_preload([__name__])
+
+
+def run_alone(file: str, text: str, options: dict, folder: str) -> tuple[str, list[list[int]]]:
+    """`run_cases` in a process that a mutant may crash or hang."""
+    receive, send = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=_child, args=(file, text, options, folder, send))
+    process.start()
+    send.close()
+    try:
+        return receive.recv() if receive.poll(SECONDS) else ("it hangs", [])
+    except EOFError:
+        return "it crashes", []
+    finally:
+        process.kill()
+        process.join()
+
+
+def verdicts(file: str, chosen: slice) -> Iterator[tuple[Mutant, str]]:
+    """Each mutant of a file, and who found it; empty for a survivor."""
+    original, expected = (resources.files("metal_kernels") / f"{file}.metal").read_text(), []
+    with tempfile.TemporaryDirectory() as folder:
+        for options in CHECKS:
+            complaint, moved = run_alone(file, original, options, folder)
+            assert complaint == "", f"the kernel itself fails {options}: {complaint}"
+            if options.get("variant") == "count":
+                expected = moved
+        for mutant in mutants(original)[chosen]:
+            found = ""
+            for options in CHECKS:
+                found, moved = run_alone(file, mutant.text, options, folder)
+                if not found and options.get("variant") == "count" and moved != expected:
+                    more = any(a > b for a, b in zip(_flat(moved), _flat(expected), strict=False))
+                    found = "it moves more" if more or len(_flat(moved)) != len(_flat(expected)) else ""
+                if found:
+                    break
+            yield mutant, found
+
+
+def _flat(lists: list[list[int]]) -> list[int]:
+    return [x for some in lists for x in some]
+
+
+def survivors(file: str, chosen: slice) -> tuple[int, list[str]]:
+    """How many mutants were made, and which were not found and have no explanation."""
+    total, left, explained = 0, [], 0
+    for mutant, found in verdicts(file, chosen):
+        total += 1
+        print(f"{file} {mutant}: {found or 'SURVIVES'}", flush=True)
+        if not found:
+            explained += (known := str(mutant).split(": ", 1)[1] in EQUIVALENT)
+            left += [] if known else [str(mutant)]
+    print(f"{file}: {total} mutants, {total - len(left) - explained} found, {explained} explained, {len(left)} not")
+    return total, left
+
+
+def lines(file: str) -> set[str]:
+    original = (resources.files("metal_kernels") / f"{file}.metal").read_text()
+    return {str(mutant).split(": ", 1)[1] for mutant in mutants(original)}

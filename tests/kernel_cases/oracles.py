@@ -1,0 +1,65 @@
+"""Independent answers for our kernels in float64, from formulas and bit patterns only, and inputs to ask about."""
+
+import mlx.core as mx
+import numpy as np
+from metal_cpu.oracle import float64
+
+from metal_kernels.expert_mlp import GROUPS, ExpertBank, random_bank
+
+
+def router_oracle(logits: mx.array, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sort by falling logit, then rising expert; float64 softmax of what was chosen."""
+    x = np.array(logits.astype(mx.float32)).astype(np.float64)
+    order = np.lexsort((np.broadcast_to(np.arange(x.shape[1]), x.shape), -x))[:, :k]
+    ids = np.sort(order, axis=1)
+    chosen = np.take_along_axis(x, ids, axis=1)
+    e = np.exp(chosen - chosen.max(axis=1, keepdims=True))
+    return ids, e / e.sum(axis=1, keepdims=True)
+
+
+FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+
+
+def e4m3(bits: np.ndarray) -> np.ndarray:
+    exponent, mantissa = (bits >> 3 & 15).astype(int), bits & 7
+    return np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7))
+
+
+def decoded(codes: mx.array, scales: mx.array, biases: mx.array | None, mode: str) -> np.ndarray:
+    """Packed weights [..., inputs / 8] as float64 [..., inputs], lowest nibble first."""
+    nibbles = (np.array(codes)[..., None] >> (4 * np.arange(8, dtype=np.uint32)) & 15).reshape(*codes.shape[:-1], -1)
+
+    def per_weight(values: np.ndarray) -> np.ndarray:
+        return np.repeat(values, GROUPS[mode], axis=-1)
+
+    if biases is not None:
+        return nibbles * per_weight(float64(scales)) + per_weight(float64(biases))
+    bits = np.array(scales)
+    return FP4[nibbles] * per_weight(2.0 ** (bits.astype(float) - 127) if mode == "mxfp4" else e4m3(bits))
+
+
+def experts_oracle(x: mx.array, slots: mx.array, weights: mx.array, bank: ExpertBank) -> np.ndarray:
+    used = np.unique(np.array(slots))
+
+    def weights_of(codes: mx.array, scales: mx.array, biases: mx.array | None) -> dict[int, np.ndarray]:
+        at = mx.array(used)
+        values = decoded(codes[at], scales[at], None if biases is None else biases[at], bank.mode)
+        return dict(zip(used.tolist(), values, strict=True))
+
+    gate_up = weights_of(bank.gate_up, bank.gate_up_scales, bank.gate_up_biases)
+    down = weights_of(bank.down, bank.down_scales, bank.down_biases)
+    y = np.zeros(x.shape)
+    for m, row in enumerate(float64(x)):
+        for slot, weight in zip(np.array(slots[m]).tolist(), float64(weights[m]), strict=True):
+            gate, up = np.split(gate_up[slot] @ row, 2)
+            y[m] += weight * (down[slot] @ (gate / (1 + np.exp(-gate)) * up))
+    return y
+
+
+def experts_case(mode: str, M: int, K: int, S: int, H: int, I: int, dtype: mx.Dtype = mx.float32, seed: int = 0):  # noqa: E741
+    """Random rows over random slots: out of order, and repeated between rows and within them."""
+    keys = iter(mx.random.split(mx.random.key(seed), 3))
+    x = mx.random.normal((M, H), key=next(keys)).astype(dtype)
+    slots = mx.random.randint(0, S, (M, K), key=next(keys)).astype(mx.uint32)
+    weights = mx.softmax(mx.random.normal((M, K), key=next(keys)), axis=-1)
+    return x, slots, weights, random_bank(mode, S, H, I, seed)
