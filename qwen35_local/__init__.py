@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .engine import ChatRequest, Completion, Engine, EngineInfo, ImagePart, Message, Sampling, TextPart, VideoPart
 from .errors import Qwen35Error
-from .events import Done, Event, Progress, Reasoning, Stats, Text, TokenLogprob, ToolCall, Usage
+from .events import Done, Event, Held, Progress, Reasoning, Stats, Text, TokenLogprob, ToolCall, Usage
 
 if TYPE_CHECKING:
     from .backends.mlx import MlxEngine
@@ -27,6 +27,7 @@ __all__ = [
     "Engine",
     "EngineInfo",
     "Event",
+    "Held",
     "ImagePart",
     "Message",
     "Progress",

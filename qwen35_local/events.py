@@ -1,6 +1,7 @@
 """What an engine says while it answers: frozen values, in the order they happen.
 
-A chat yields `Progress*`, then `Reasoning*`, `Text*` and `ToolCall*` as the model writes them, then exactly one `Done`.
+A chat yields `Progress*`, then `Reasoning*`, `Text*` and `ToolCall*` as the model writes them (and `Held` where a token
+shows nothing yet), then exactly one `Done`.
 """
 
 from collections.abc import Mapping
@@ -59,6 +60,16 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A token whose text cannot be shown yet, inside a call or half a character.
+
+    So that every token is an event: whoever iterates can stop, or do something else, after each.
+    """
+
+    tokens: int  # generated so far
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Token counts of one answer. `cached_tokens` of the prompt were reused from an earlier turn."""
 
@@ -94,4 +105,4 @@ class Done:
     stop: str | None = None
 
 
-Event = Progress | Reasoning | Text | ToolCall | Done
+Event = Progress | Reasoning | Text | ToolCall | Held | Done

@@ -9,7 +9,7 @@ from .chat.tokenizer import Tokenizer
 from .chat.tools import new_ids
 from .engine import ChatRequest, Reuse, Session
 from .errors import ContextError
-from .events import Done, Event, FinishReason, Progress, Stats, TokenLogprob, Usage
+from .events import Done, Event, FinishReason, Held, Progress, Stats, TokenLogprob, Usage
 from .sampling import Floats, Sampler, logprobs
 
 
@@ -63,7 +63,7 @@ def _answer(
         cut = splitter.stopped is None and not splitter.ended
         if cut and tokens < limit:
             session.advance(token)
-        yield from events
+        yield from events or (Held(tokens),)
     yield from splitter.finish(cut)
 
     finished = perf_counter()

@@ -12,7 +12,7 @@ from qwen35_local.chat.template import render
 from qwen35_local.chat.tokenizer import Tokenizer
 from qwen35_local.engine import ChatRequest, Message, Sampling, gather
 from qwen35_local.errors import ContextError, NumericError, SamplingError
-from qwen35_local.events import Done, Event, Progress, Reasoning, Text, ToolCall
+from qwen35_local.events import Done, Event, Held, Progress, Reasoning, Text, ToolCall
 from qwen35_local.generate import ends_in_thinking, generate
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"n": {"type": "integer"}}}}}
@@ -35,7 +35,7 @@ def prompt_of(tokenizer: Tokenizer, text: str = "Hi", thinking: bool = True) -> 
 
 def test_events_in_order(tokenizer: Tokenizer):
     events = answer(tokenizer, "hm\n</think>\n\nLooking.\n\n" + CALL, tools=[TOOL])
-    kinds = [type(event) for event in events]
+    kinds = [type(event) for event in events if not isinstance(event, Held)]
     order = [Progress, Reasoning, Text, ToolCall, Done]
     assert [kind for at, kind in enumerate(kinds) if kind not in kinds[:at]] == order
     assert [order.index(kind) for kind in kinds] == sorted(order.index(kind) for kind in kinds)
@@ -238,6 +238,13 @@ def test_closing_cancels_within_one_token(tokenizer: Tokenizer):
     close(events)
     assert len(engine._session.ids) <= len(prompt_of(tokenizer, thinking=False)) + 4
     assert engine.complete("Hi", thinking=False).text == "ok"
+
+
+def test_every_token_of_a_call_is_an_event(tokenizer: Tokenizer):
+    """Else nothing could be cancelled, or done in between, while a long call is written."""
+    events = answer(tokenizer, CALL, thinking=False, tools=[TOOL])
+    tokens = len(tokenizer.encode(CALL, special=True))
+    assert [event.tokens for event in events if isinstance(event, Held)] == [*range(1, tokens)]
 
 
 def test_closing_cancels_between_chunks_of_the_prompt(tokenizer: Tokenizer):

@@ -10,7 +10,7 @@ from .. import open as open_engine
 from ..config import Settings
 from ..engine import Message
 from ..errors import UsageError
-from ..events import Event
+from ..events import Event, Held
 from .options import add_answer, add_model, answer_options
 from .terminal import standard_printer, summary
 
@@ -57,5 +57,7 @@ def read_prompt(prompt: str) -> str:
 def json_lines(events: Iterator[Event]) -> Iterator[str]:
     """Each event as {"event": its name in lower case, …its fields}."""
     for event in events:
+        if isinstance(event, Held):
+            continue
         fields = {key: value for key, value in dataclasses.asdict(event).items() if key != "logprobs"}
         yield json.dumps({"event": type(event).__name__.lower(), **fields}, ensure_ascii=False)
