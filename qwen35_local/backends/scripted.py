@@ -28,13 +28,9 @@ class ScriptedSession:
         self._vocab_size = vocab_size
         self._chunk = chunk
         self._delay = delay
-        self._script: list[int | Exception] = []
+        self.script: Sequence[int | Exception] = ()  # the tokens that follow the next `sync`
         self._said = 0
         self.ids: list[int] = []
-
-    def play(self, script: Iterable[int | Exception]) -> None:
-        """The tokens that follow the next `sync`."""
-        self._script = list(script)
 
     def sync(self, ids: Sequence[int]) -> Generator[tuple[int, int], None, Reuse]:
         self._said = 0
@@ -50,7 +46,7 @@ class ScriptedSession:
     def logits(self) -> Any:
         """0 for the token of the script and -inf for all others, so that no sampling can miss it."""
         time.sleep(self._delay)
-        token = self._script[self._said] if self._said < len(self._script) else self._end
+        token = self.script[self._said] if self._said < len(self.script) else self._end
         if isinstance(token, Exception):
             raise token
         logits = np.full(self._vocab_size, -np.inf, np.float32)
@@ -97,9 +93,11 @@ class ScriptedEngine(Engine):
         script: list[int | Exception] = []
         for piece in pieces:
             script += self.tokenize(piece, special=True) if isinstance(piece, str) else [piece]
-        self._session.play(script)
+        session = self.open_session()
+        session.ids, session.script = self._session.ids, script
+        self._session = session  # each answer has its own timeline, so that several can take turns
         prompt = self._tokenizer.encode_segments(render(request.messages, request.tools, request.thinking))
-        return generate(self._session, prompt, request, self._tokenizer, self.info.context)
+        return generate(session, prompt, request, self._tokenizer, self.info.context)
 
     def open_session(self) -> ScriptedSession:
         return ScriptedSession(self._tokenizer, self.info.vocab_size, self._chunk, self._delay)
