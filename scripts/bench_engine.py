@@ -32,9 +32,11 @@ def checkpoint(path: Path) -> Path:
 
         with tempfile.TemporaryDirectory() as source:
             released = write(Path(source) / "mid", "mid", "BF16")
-            (released / "tokenizer.json").write_text(json.dumps(plain_tokenizer(PRESETS["mid"].vocab)))
+            tokenizer = json.dumps(plain_tokenizer(PRESETS["mid"].vocab))
+            (released / "tokenizer.json").write_text(tokenizer)
             (released / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
             convert(str(released), str(path), quantize=True, q_mode="mxfp4", q_group_size=32, q_bits=4, dtype="float32")
+        (path / "tokenizer.json").write_text(tokenizer)  # saved again by transformers it has other ids
     return path
 
 
