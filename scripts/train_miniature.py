@@ -1,7 +1,7 @@
 """Train the miniature: tokenizer, data, training, export and scores, in one command.
 
 python scripts/train_miniature.py --minutes 90           # a run limited by time
-python scripts/train_miniature.py --plan 1800,3300,5200  # the same steps again (long rows from, decay from, end)
+python scripts/train_miniature.py --plan 1500,1800,2700,4500  # the same steps again
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=35)
     parser.add_argument("--minutes", type=float, default=90, help="training time; the phases follow from it")
-    parser.add_argument("--plan", help="steps: long rows from, decay from, end (overrides --minutes)")
+    parser.add_argument("--plan", help="steps: long rows from, second mix from, decay from, end (overrides --minutes)")
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "miniature", help="checkpoints and log")
     parser.add_argument("--machine", default="2 CPU cores", help="where it runs, for the card")
     parser.add_argument("--ship-only", action="store_true", help="no training: ship the checkpoint of --run as it is")

@@ -63,11 +63,11 @@ def fill(ids: Tensor, segments: Tensor, weight: Tensor, at: int, item: Encoded, 
     weight[at : at + n - 1] = target[1:] / target.sum() ** 0.5
 
 
-def short_batch(tokenizer: Tokenizer, rng: Random) -> Batch:
+def short_batch(tokenizer: Tokenizer, rng: Random, focus: bool) -> Batch:
     rows, length = SHORT
     items, total = [], 0
     while total < rows * length:
-        item = encode(tokenizer, short_task(rng))
+        item = encode(tokenizer, short_task(rng, focus))
         if len(item.ids) <= length:
             items.append(item)
             total += len(item.ids)
@@ -116,14 +116,14 @@ def prefixed(tokenizer: Tokenizer, groups: Sequence[Sequence[Encoded]], length: 
     return Batch(ids, segments, weight, (prefix, before))
 
 
-def batch_at(tokenizer: Tokenizer, seed: int, step: int, worker: int, long: bool) -> Batch:
-    """A worker's batch of a step: a function of these numbers and of whether long rows are on yet."""
+def batch_at(tokenizer: Tokenizer, seed: int, step: int, worker: int, long: bool, focus: bool) -> Batch:
+    """A worker's batch of a step: a function of these numbers and of whether long rows and the second mix are on."""
     rng = Random(f"{seed}/{step}/{worker}")
     if long and step % LONG_EVERY == LONG_EVERY - 1:
         return long_batch(tokenizer, rng)
     if step % TOOL_EVERY == 1:
         return tool_batch(tokenizer, rng)
-    return short_batch(tokenizer, rng)
+    return short_batch(tokenizer, rng, focus)
 
 
 def test_batches(tokenizer: Tokenizer, tasks: Sequence[Task]) -> Iterator[tuple[Batch, list[list[int]]]]:

@@ -14,22 +14,22 @@ from .families.tools import tool_use, toolbox
 from .task import Task
 
 Maker = Callable[..., Task]
-# (maker, thinking, share of short samples). Sums without a thought are learned last and get the most.
-SHORT: tuple[tuple[Maker, bool, float], ...] = (
-    (arithmetic, False, 0.27),
-    (arithmetic, True, 0.11),
-    (fact, False, 0.09),
-    (fact, True, 0.09),
-    (translation, False, 0.10),
-    (translation, True, 0.10),
-    (recall, False, 0.045),
-    (recall, True, 0.045),
-    (extract_json, False, 0.03),
-    (extract_json, True, 0.03),
-    (needle, False, 0.02),
-    (needle, True, 0.02),
-    (smalltalk, False, 0.025),
-    (smalltalk, True, 0.025),
+# (maker, thinking, share of short samples, share in the second mix). Sums without a thought are learned last.
+SHORT: tuple[tuple[Maker, bool, float, float], ...] = (
+    (arithmetic, False, 0.27, 0.38),
+    (arithmetic, True, 0.11, 0.10),
+    (fact, False, 0.09, 0.075),
+    (fact, True, 0.09, 0.065),
+    (translation, False, 0.10, 0.07),
+    (translation, True, 0.10, 0.06),
+    (recall, False, 0.045, 0.035),
+    (recall, True, 0.045, 0.035),
+    (extract_json, False, 0.03, 0.04),
+    (extract_json, True, 0.03, 0.04),
+    (needle, False, 0.02, 0.03),
+    (needle, True, 0.02, 0.03),
+    (smalltalk, False, 0.025, 0.02),
+    (smalltalk, True, 0.025, 0.02),
 )
 SYSTEMS = (
     "You are a helpful assistant.", "You are a helpful assistant.", "Answer briefly.", "You are a small model.",
@@ -55,9 +55,9 @@ def with_context(rng: Random, task: Task, history: float = 0.12, system: float =
     return replace(task, messages=tuple(messages))
 
 
-def short_task(rng: Random) -> Task:
-    """One sample of the short mixture."""
-    maker, thinking, _ = rng.choices(SHORT, [share for *_, share in SHORT])[0]
+def short_task(rng: Random, focus: bool = False) -> Task:
+    """One sample of the short mixture, the first or the second."""
+    maker, thinking, *_ = rng.choices(SHORT, [second if focus else first for *_, first, second in SHORT])[0]
     return with_mode(with_context(rng, maker(rng)), thinking)
 
 

@@ -17,9 +17,7 @@ def to_level(x: Tensor) -> Tensor:
 def nearest(blocks: Tensor) -> tuple[Tensor, Tensor]:
     """blocks [..., 32] -> levels [..., 32] and power [..., 1]: of two powers of two, the closer one."""
     top = blocks.abs().amax(-1, keepdim=True).clamp(min=2.0**-100)
-    low = torch.exp2(
-        torch.floor(torch.log2(top)) - 2
-    )  # the largest value then lies in 4 .. 8, where 6 is the last level
+    low = torch.exp2(torch.floor(torch.log2(top)) - 2)  # the largest is then in 4 .. 8; the last level is 6
     fine, rough = to_level(blocks / low), to_level(blocks / (2 * low))
     fine_error = (fine * low - blocks).square().sum(-1, keepdim=True)
     rough_error = (rough * (2 * low) - blocks).square().sum(-1, keepdim=True)

@@ -20,8 +20,8 @@ from .torch_model import Model, Moe, Rows, kernels
 
 WARMUP = 40
 BALANCE = 0.01
-# Shares of the time (or of the steps): when long rows begin, and the decay.
-LONG_AT, DECAY_AT = 0.35, 0.62
+# Shares of the time (or of the steps): when long rows begin, the second mix, and the decay.
+LONG_AT, FOCUS_AT, DECAY_AT = 0.35, 0.42, 0.62
 # Shares of the decay: when the MTP head joins, and the rounding of the experts.
 MTP_AT, QAT_AT = 0.2, 0.6
 FLOOR = 0.02  # of the rate, at the end
@@ -32,18 +32,21 @@ class Plan:
     """Step numbers at which a phase begins; None is not known yet (a run limited by time finds out as it goes)."""
 
     long: int | None = None
+    focus: int | None = None
     decay: int | None = None
     end: int | None = None
 
     @classmethod
     def of_steps(cls, steps: int) -> "Plan":
-        return cls(int(LONG_AT * steps), int(DECAY_AT * steps), steps)
+        return cls(int(LONG_AT * steps), int(FOCUS_AT * steps), int(DECAY_AT * steps), steps)
 
     def settle(self, step: int, elapsed: float, minutes: float, rate: float) -> None:
         """Fix what the clock has reached; `rate` is seconds per step."""
         share = elapsed / (60 * minutes)
         if self.long is None and share >= LONG_AT:
             self.long = step
+        if self.focus is None and share >= FOCUS_AT:
+            self.focus = step
         if self.decay is None and share >= DECAY_AT:
             self.decay = step
             # MTP and rounding cost about a tenth on top.
@@ -59,6 +62,10 @@ class Plan:
         if self.decay is None or self.end is None or step < self.decay:
             return 1.0
         return FLOOR + (1 - FLOOR) * (self.end - step) / (self.end - self.decay)
+
+
+def reached(at: int | None, step: int) -> bool:
+    return at is not None and step >= at
 
 
 def run_rows(model: Model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, Rows]:
@@ -143,7 +150,7 @@ def agree(plan: Plan) -> None:
     """All workers take the plan of the first, whose clock counts."""
     values = torch.tensor([-1 if value is None else value for value in asdict(plan).values()])
     dist.broadcast(values, 0)
-    plan.long, plan.decay, plan.end = (None if value < 0 else value for value in values.tolist())
+    plan.long, plan.focus, plan.decay, plan.end = (None if value < 0 else value for value in values.tolist())
 
 
 def train(
@@ -165,7 +172,7 @@ def train(
         model.load_state_dict(state["model"])
         optimiser.load(state["optimiser"])
         step, tokens, spent = state["step"], state["tokens"], state["spent"]
-        plan.long, plan.decay, plan.end = (state["plan"][key] for key in ("long", "decay", "end"))
+        plan.long, plan.focus, plan.decay, plan.end = (state["plan"].get(key) for key in asdict(plan))
     began, last_save, rates = time.monotonic() - spent, time.monotonic(), []
 
     def say(**values: object) -> None:
@@ -192,7 +199,7 @@ def train(
                 plan.settle(step, start - began, minutes, sum(rates[-200:]) / len(rates[-200:]))
             agree(plan)
         Moe.quantise = plan.within(step, QAT_AT)
-        batch = batch_at(tokenizer, seed, step, worker, plan.long is not None and step >= plan.long)
+        batch = batch_at(tokenizer, seed, step, worker, reached(plan.long, step), reached(plan.focus, step))
         loss, figures = losses(model, batch, plan.within(step, MTP_AT))
         optimiser.zero_grad()
         loss.backward()
