@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from make_checkpoint import write
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers import models as bpe_models
 from tokenizers.trainers import BpeTrainer
@@ -67,3 +69,17 @@ def tokenizer_dir(tokenizer_spec: dict[str, Any], tmp_path: Path) -> Path:
     """A directory with a tokenizer.json, to be damaged at will."""
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer_spec))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def pristine(tokenizer_spec: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole model directory: the tiny random checkpoint with the small tokenizer. Not to be changed."""
+    path = write(tmp_path_factory.mktemp("models") / "tiny", "tiny", "F32")
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer_spec))
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, np.ndarray]:
+    """What transformers computes on the tiny checkpoints (scripts/make_golden.py)."""
+    return dict(np.load(Path(__file__).parent / "golden" / "tiny.npz"))

@@ -1,13 +1,11 @@
 """A whole model directory (tiny, random) and a way to run the command line in this process."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
-from make_checkpoint import write
 
 from qwen35_local.cli import main
 
@@ -30,13 +28,6 @@ def qwen35(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
         return Result(int(stopped.value.code or 0), captured.out, captured.err)
 
     return call
-
-
-@pytest.fixture(scope="session")
-def pristine(tokenizer_spec: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write(tmp_path_factory.mktemp("models") / "tiny", "tiny", "F32")
-    (path / "tokenizer.json").write_text(json.dumps(tokenizer_spec))
-    return path
 
 
 @pytest.fixture

@@ -11,13 +11,6 @@ from tiny import CASES, load
 
 from qwen35_local.model.qwen35 import Qwen35
 
-GOLDEN = Path(__file__).parent.parent / "golden"
-
-
-@pytest.fixture(scope="session")
-def golden() -> dict[str, np.ndarray]:
-    return dict(np.load(GOLDEN / "tiny.npz"))
-
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

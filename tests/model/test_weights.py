@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -18,7 +19,7 @@ def read(path: Path) -> Arrays:
     arrays: Arrays = {}
     for file in sorted(path.glob("*.safetensors*")):
         if file.suffix != ".json":
-            arrays |= mx.load(str(file), format="safetensors")  # pyright: ignore[reportCallIssue, reportArgumentType]
+            arrays.update(cast(Arrays, mx.load(str(file))))
     return arrays
 
 
@@ -88,7 +89,7 @@ def test_layouts_agree(layout, released, models, golden, logits_of, tmp_path):
     np.testing.assert_allclose(logits_of(model, ids), logits_of(models["F32"], ids), atol=2e-4)
 
 
-def packed(arrays: Arrays, **kind) -> tuple[Arrays, dict]:
+def packed(arrays: Arrays, **kind: Any) -> tuple[Arrays, dict]:
     """Quantised as mlx-lm does, routers and shared gates at affine 8-bit; and the same weights unpacked again."""
     exact: Arrays = {}
     out: Arrays = {}
@@ -99,14 +100,14 @@ def packed(arrays: Arrays, **kind) -> tuple[Arrays, dict]:
             out[name] = exact[name] = value
             continue
         special = module.endswith((".gate", "shared_expert_gate"))
-        how = {"bits": 8, "group_size": 64} if special else kind
+        how: dict[str, Any] = {"bits": 8, "group_size": 64} if special else kind
         if special:
             overrides[module] = how
         weight, scales, *biases = mx.quantize(value, **how)
         out[name], out[f"{module}.scales"] = weight, scales
         if biases:
             out[f"{module}.biases"] = biases[0]
-        exact[name] = mx.dequantize(weight, scales, *biases, dtype=mx.float32, **how)
+        exact[name] = mx.dequantize(weight, scales, biases[0] if biases else None, dtype=mx.float32, **how)
     return out, {"exact": exact, "quantization": {**kind, **overrides}}
 
 
