@@ -134,9 +134,7 @@ class Worker:
     is closed, and opened again by the next question.
     """
 
-    def __init__(
-        self, open_engine: OpenEngine, waiting: int = 8, parallel: int = 1, idle_timeout: float | None = None
-    ):
+    def __init__(self, open_engine: OpenEngine, waiting: int = 8, parallel: int = 1, idle_timeout: float | None = None):
         if waiting < 0 or parallel < 1:
             raise UsageError(f"the queue must hold 0 or more and parallel be at least 1, not {waiting} and {parallel}")
         self.state: State = "loading"
@@ -241,6 +239,7 @@ class Worker:
     def _load(self) -> Engine:
         self.state = "loading"
         engine = self._open(self._loading)
+        engine.parallel = self._parallel
         self.info, self.progress, self.state = engine.info, None, "ready"
         return engine
 

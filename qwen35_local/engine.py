@@ -123,24 +123,33 @@ class ChatRequest:
 
     `sampling` None takes the card's defaults for the mode. `max_tokens` None means "up to the context". `stop` strings
     end the answer (not the thinking) and are not part of it. `top_logprobs` None reports no logprobs, 0 only the
-    chosen token's.
+    chosen token's. `thinking_budget` ends thinking after so many tokens. `parallel_tool_calls` False ends the answer
+    after its first call. `prefill` is how the answer begins, without thinking; it is not repeated. `raw` are the tokens
+    of a whole prompt, in place of messages: what follows them is plain text.
     """
 
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
     thinking: bool = True
     sampling: Sampling | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
+    thinking_budget: int | None = None
+    parallel_tool_calls: bool = True
+    prefill: str = ""
+    raw: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.messages:
+        if not self.messages and not self.raw:
             raise UsageError("messages is empty: give at least one user message", "messages")
         if self.max_tokens is not None and (not isinstance(self.max_tokens, int) or self.max_tokens < 1):
             raise UsageError(f"max_tokens must be a whole number of at least 1, not {self.max_tokens!r}", "max_tokens")
         if self.top_logprobs is not None and not 0 <= self.top_logprobs <= 20:
             raise UsageError(f"top_logprobs must be from 0 to 20, not {self.top_logprobs!r}", "top_logprobs")
+        budget = self.thinking_budget
+        if budget is not None and (not isinstance(budget, int) or budget < 0):
+            raise UsageError(f"thinking_budget must be a whole number of tokens, not {budget!r}", "thinking_budget")
         if any(not isinstance(stop, str) or not stop for stop in self.stop):
             raise UsageError("stop strings must not be empty", "stop")
 
@@ -248,6 +257,15 @@ class Session(Protocol):
         """
         ...
 
+    def shared(self, ids: Sequence[int]) -> int:
+        """How many leading tokens of `ids` a `sync` would reuse."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the state is that of."""
+        ...
+
     def logits(self) -> Any:
         """float32 numpy [vocab_size]: logits for the token after the last; valid until the next call."""
         ...
@@ -281,6 +299,7 @@ class Engine(ABC):
     """A loaded model. Use it as a context manager, or call `close`."""
 
     info: EngineInfo
+    parallel: int = 1  # answers that may be under way at once, in turns; one more is refused
 
     @abstractmethod
     def stream(self, request: ChatRequest) -> Iterator[Event]:

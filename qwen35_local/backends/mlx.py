@@ -17,7 +17,7 @@ from ..model.config import ModelConfig
 from ..model.qwen35 import Qwen35
 from ..model.state import Snapshot, State
 from ..model.weights import Weights
-from .local import LocalEngine
+from .local import LocalEngine, common_prefix
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 PREFILL_CHUNK = 512  # tokens; bounds the scores of one attention layer to heads * 512 * context floats
@@ -55,6 +55,16 @@ class MlxSession:
                 self._snapshots = [*self._snapshots, self._state.snapshot()][-SNAPSHOTS:]
             yield end, len(ids)
         return reuse
+
+    def shared(self, ids: Sequence[int]) -> int:
+        common = common_prefix(self._ids, ids)
+        if common == len(self._ids) and (common < len(ids) or self._logits is not None):
+            return common
+        return max((mark.tokens for mark in self._snapshots if mark.tokens <= min(common, len(ids) - 1)), default=0)
+
+    @property
+    def tokens(self) -> int:
+        return len(self._ids)
 
     def _rewind(self, ids: Sequence[int]) -> Reuse:
         """Go back to the longest state that is a prefix of `ids` (shorter than it, unless it is all of it)."""
@@ -95,11 +105,6 @@ class MlxSession:
 
     def close(self) -> None:
         self._reset()
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading tokens two lists share."""
-    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 class MlxEngine(LocalEngine):
@@ -160,7 +165,7 @@ class MlxEngine(LocalEngine):
     def close(self) -> None:
         if not self._closed:
             super().close()
-            del self.model, self._session
+            del self.model, self._sessions
             gc.collect()
             mx.clear_cache()
 

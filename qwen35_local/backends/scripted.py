@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..chat.template import render
+from ..chat.prompt import prompt_ids
 from ..chat.tokenizer import Tokenizer
 from ..engine import ChatRequest, Engine, EngineInfo, Reuse
 from ..errors import UsageError
@@ -34,14 +34,21 @@ class ScriptedSession:
 
     def sync(self, ids: Sequence[int]) -> Generator[tuple[int, int], None, Reuse]:
         self._said = 0
-        pairs = zip(self.ids, ids, strict=False)
-        common = next((at for at, (ours, theirs) in enumerate(pairs) if ours != theirs), min(len(self.ids), len(ids)))
+        common = self.shared(ids)
         self.ids = list(ids[:common])
         while len(self.ids) < len(ids):
             time.sleep(self._delay)
             self.ids += ids[len(self.ids) : len(self.ids) + self._chunk]
             yield len(self.ids), len(ids)
         return Reuse(common, len(ids))
+
+    def shared(self, ids: Sequence[int]) -> int:
+        pairs = zip(self.ids, ids, strict=False)
+        return next((at for at, (ours, theirs) in enumerate(pairs) if ours != theirs), min(len(self.ids), len(ids)))
+
+    @property
+    def tokens(self) -> int:
+        return len(self.ids)
 
     def logits(self) -> Any:
         """0 for the token of the script and -inf for all others, so that no sampling can miss it."""
@@ -75,6 +82,7 @@ class ScriptedEngine(Engine):
         chunk: int = 64,
         delay: float = 0.0,
     ):
+        self.parallel = 1_000_000  # each answer has a session of its own
         self.info = EngineInfo("scripted", "scripted", context, tokenizer.size)
         self.requests: list[ChatRequest] = []
         self.closed = False
@@ -96,7 +104,7 @@ class ScriptedEngine(Engine):
         session = self.open_session()
         session.ids, session.script = self._session.ids, script
         self._session = session  # each answer has its own timeline, so that several can take turns
-        prompt = self._tokenizer.encode_segments(render(request.messages, request.tools, request.thinking))
+        prompt = prompt_ids(request, self._tokenizer)
         return generate(session, prompt, request, self._tokenizer, self.info.context)
 
     def open_session(self) -> ScriptedSession:
