@@ -10,13 +10,14 @@ with qwen35_local.open("miniature") as engine:
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .engine import ChatRequest, Completion, Engine, EngineInfo, ImagePart, Message, Sampling, TextPart, VideoPart
 from .errors import Qwen35Error
 from .events import Done, Event, Held, Progress, Reasoning, Stats, Text, TokenLogprob, ToolCall, Usage
 
 if TYPE_CHECKING:
+    from .backends.llama_cpp.engine import LlamaCppEngine
     from .backends.mlx import MlxEngine
 
 __version__ = "0.1.0"
@@ -52,15 +53,30 @@ def open(
     context: int | None = None,
     dtype: str = "auto",
     backend: str = "auto",
+    gpu_layers: int | Literal["auto"] = "auto",
+    cpu_experts: int | Literal["auto"] = "auto",
+    threads: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-) -> "MlxEngine":
+) -> "MlxEngine | LlamaCppEngine":
     """Load a model and return its engine, a context manager. Use it in the thread that opened it.
 
-    `model` is a directory, a repository in the Hub cache, or "miniature", the small model that ships with the package.
+    `model` is a directory, a GGUF file, a repository in the Hub cache, or "miniature", the small model that ships with
+    the package. `backend` "auto" takes llama.cpp for GGUF files and MLX for the rest.
     `context` is the most tokens of prompt and answer together, by default all that the model allows. `dtype` is that
     of the activations: "auto" is the checkpoint's on Metal and float32 on a CPU; "float32" is for exact work.
+    With llama.cpp `dtype` is that of the KV cache; `gpu_layers` layers go to the GPU, but the experts of the first
+    `cpu_experts` ones stay in memory ("auto": as fits); `threads` compute on the CPU (None: physical cores but one).
     `on_progress` hears of loading. Raises a `Qwen35Error` whose text says what is wrong.
     """
     from .backends import open_engine
 
-    return open_engine(model, context=context, dtype=dtype, backend=backend, on_progress=on_progress)
+    return open_engine(
+        model,
+        context=context,
+        dtype=dtype,
+        backend=backend,
+        gpu_layers=gpu_layers,
+        cpu_experts=cpu_experts,
+        threads=threads,
+        on_progress=on_progress,
+    )

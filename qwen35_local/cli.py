@@ -17,6 +17,7 @@ COMMANDS = {
     "run": "answer one prompt, streaming to the terminal",
     "chat": "talk with the model",
     "info": "say what a model directory holds",
+    "gguf": "write a checkpoint as a GGUF file, for llama.cpp",
 }
 
 

@@ -25,10 +25,12 @@ ALLOWED = {
     "metal_kernels": set(),
     "model": SEAMS | {"metal_kernels", "experts", "checkpoint"},
     "experts": SEAMS | {"checkpoint"},
+    "gguf": SEAMS | {"checkpoint", "model"},  # of the model its config alone
     "media": SEAMS,
     "miniature": set(),
     "hub": SEAMS | {"checkpoint", "experts", "miniature"},
-    "backends": SEAMS | {"generate", "sampling", "chat", "checkpoint", "model", "experts", "media", "hub", "miniature"},
+    "backends": SEAMS
+    | {"generate", "sampling", "chat", "checkpoint", "model", "experts", "gguf", "media", "hub", "miniature"},
     "server": SEAMS | {"bridge", "chat"},
     "tui": SEAMS | {"bridge"},
     "__init__": SEAMS | {"backends"},

@@ -1,13 +1,16 @@
-"""`qwen35 chat`: a conversation in plain lines."""
+"""`qwen35 chat`: the terminal app where there is a terminal, a conversation in plain lines elsewhere."""
 
 import argparse
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from .. import open as open_engine
 from ..config import Settings
-from ..engine import Message
+from ..engine import SAMPLING_FIELDS, Engine, Message
 from ..errors import UsageError
-from .options import add_answer, add_model, answer_options
+from ..events import Progress
+from .options import add_answer, add_model, answer_options, model_options
 from .terminal import standard_printer, summary
 
 HELP = """/new starts over, /think turns thinking on or off, /stats shows the last numbers, /quit or Ctrl-D ends.
@@ -17,17 +20,46 @@ Ctrl-C stops an answer."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_answer(parser)
+    parser.add_argument("--plain", action="store_true", help="plain lines, no full-screen app")
 
 
 def run(args: argparse.Namespace) -> int:
     options = answer_options(args)
+    settings = Settings.resolve()
+    if args.plain or settings.dumb or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return run_plain(args, options)
+    return run_app(args, options, settings)
+
+
+def run_app(args: argparse.Namespace, options: dict[str, Any], settings: Settings) -> int:
+    """The full-screen app; the model is opened in its background."""
+    from tui.app import ChatApp
+
+    def opening(on_progress: Callable[[Progress], None]) -> Engine:
+        return open_engine(args.model, context=args.context, dtype=args.dtype, on_progress=on_progress)
+
+    return ChatApp(opening, settings.data, overrides(options, args.system)).run() or 0
+
+
+def overrides(options: dict[str, Any], system: str | None) -> dict[str, Any]:
+    """What the command line says of an answer, as `tui.settings.Preferences` has it; unset options stay out."""
+    sampling = {name: options[name] for name in SAMPLING_FIELDS if options.get(name) is not None}
+    chosen: dict[str, Any] = {"max_tokens": options["max_tokens"], "stop": options["stop"], "sampling": sampling}
+    if not options["thinking"]:
+        chosen["thinking"] = False
+    if system is not None:
+        chosen["system"] = system
+    return chosen
+
+
+def run_plain(args: argparse.Namespace, options: dict[str, Any]) -> int:
     printer = standard_printer(Settings.resolve().no_color)
     interactive = sys.stdin.isatty()
     if interactive:
         import readline  # noqa: F401  line editing and history for input()
     start = [Message("system", args.system)] if args.system else []
     messages, last = list(start), None
-    with open_engine(args.model, context=args.context, dtype=args.dtype, on_progress=printer.progress) as engine:
+    with open_engine(args.model, **model_options(args), on_progress=printer.progress) as engine:
         if interactive:
             print(f"{engine.info.model}, {engine.info.backend} on {engine.info.device}. {HELP}")
         while (line := ask("> " if interactive else "")) is not None:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..backends import BACKENDS
 from ..engine import ChatRequest
 
-MODEL_HELP = "a model directory, a repository in the Hub cache, or 'miniature' (default: %(default)s)"
+MODEL_HELP = "a model directory, a GGUF file, a repository in the Hub cache, or 'miniature' (default: %(default)s)"
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,33 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="of the activations (default: the checkpoint's on Metal, float32 on a CPU)",
+        help="of the activations (default: the checkpoint's on Metal, float32 on a CPU); llama.cpp: of the KV cache",
     )
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="auto", help="default: llama.cpp for GGUF files, MLX for the rest"
+    )
+    group = parser.add_argument_group("llama.cpp")
+    group.add_argument(
+        "--gpu-layers", type=layers, default="auto", metavar="N", help="layers on the GPU (default: all, with a GPU)"
+    )
+    group.add_argument(
+        "--cpu-experts",
+        type=layers,
+        default="auto",
+        metavar="N",
+        help="layers whose experts stay in memory (default: those that do not fit the GPU)",
+    )
+    group.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: all physical cores but one)")
+
+
+def layers(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
+def model_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `qwen35_local.open` takes beside the model, from parsed arguments."""
+    names = ("context", "dtype", "backend", "gpu_layers", "cpu_experts", "threads")
+    return {name: getattr(args, name) for name in names}
 
 
 def add_answer(parser: argparse.ArgumentParser) -> None:

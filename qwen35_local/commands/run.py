@@ -11,7 +11,7 @@ from ..config import Settings
 from ..engine import Message
 from ..errors import UsageError
 from ..events import Event, Held
-from .options import add_answer, add_model, answer_options
+from .options import add_answer, add_model, answer_options, model_options
 from .terminal import standard_printer, summary
 
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     prompt = read_prompt(args.prompt)
     messages = [Message("system", args.system)] if args.system else []
     printer = standard_printer(Settings.resolve().no_color)
-    with open_engine(args.model, context=args.context, dtype=args.dtype, on_progress=printer.progress) as engine:
+    with open_engine(args.model, **model_options(args), on_progress=printer.progress) as engine:
         events = engine.chat([*messages, Message("user", prompt)], **options)
         if args.json:
             for line in json_lines(events):

@@ -1,0 +1,114 @@
+"""A GGUF file as an engine: the chat stack of `LocalEngine` over a session in llama.cpp."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from ...chat.tokenizer import Tokenizer
+from ...checkpoint.files import Checkpoint
+from ...engine import EngineInfo
+from ...errors import ContextError, UsageError
+from ...events import Progress
+from ...gguf.convert import Types, convert
+from ...gguf.model import GgufModel
+from ...gguf.vocabulary import to_spec
+from ..local import LocalEngine
+from .handle import Context, Model, check_tokens
+from .library import ggml, load
+from .machine import this_machine
+from .plan import Wishes, make_plan
+from .probe import Probe
+from .session import LlamaSession
+
+CONVERTED_AT_ONCE = 2**30  # bytes: some seconds
+
+
+class LlamaCppEngine(LocalEngine):
+    """A GGUF model. Its tokenizer is the file's, run by the same code as for every other backend."""
+
+    def __init__(
+        self,
+        path: Path,
+        wishes: Wishes,
+        on_progress: Callable[[Progress], None] | None = None,
+        name: str | None = None,
+    ):
+        """`path` is the model's file, or any part of it; `name` is what the model is called, the file's by default."""
+        gguf = GgufModel.open(path)
+        C = load()
+        self.plan = make_plan(gguf, this_machine(ggml()), wishes)
+        probe = Probe(gguf, self.plan)
+        try:
+            tokenizer = Tokenizer(to_spec(gguf.metadata), name=gguf.path.name)
+            tokenizer.check(gguf.vocab_size)
+        except BaseException:
+            probe.cancel()
+            raise
+        probe.finish()
+
+        def report(fraction: float) -> None:
+            if on_progress is not None:
+                on_progress(Progress("load", int(fraction * gguf.nbytes), gguf.nbytes, "bytes"))
+
+        self._model = Model(C, gguf, self.plan, report)
+        self.info = EngineInfo(
+            model=name or gguf.path.stem,
+            backend="llama.cpp",
+            context=self.plan.context,
+            vocab_size=gguf.vocab_size,
+            parameters=gguf.parameters,
+            quantization=gguf.quantization,
+            memory=gguf.trunk_bytes,
+            device="GPU" if self.plan.gpu_layers else "CPU",
+        )
+        try:
+            super().__init__(tokenizer, self.open_session(tokenizer))
+        except BaseException:
+            self._model.close()
+            raise
+
+    def open_session(self, tokenizer: Tokenizer | None = None) -> LlamaSession:
+        """A timeline with a context of its own: each takes the memory of one."""
+        return LlamaSession(Context(self._model), (tokenizer or self.tokenizer).special["<|im_start|>"])
+
+    def logits(self, ids: Sequence[int], chunk: int = 512) -> np.ndarray:
+        """Teacher-forced logits, float32 [T, vocab_size]: row t is for the token after ids[: t + 1]."""
+        self._check_open()
+        check_tokens(ids, self.info.vocab_size)
+        if len(ids) > self.info.context:
+            raise ContextError(f"{len(ids)} tokens exceed the context of {self.info.context}")
+        context = Context(self._model, outputs=min(chunk, self.plan.batch))
+        rows = np.empty((len(ids), self.info.vocab_size), np.float32)
+        try:
+            for start in range(0, len(ids), chunk):
+                part = ids[start : start + chunk]
+                context.decode(part, all_logits=True)
+                rows[start : start + len(part)] = context.logits(len(part))
+        finally:
+            context.close()
+        return rows
+
+    def close(self) -> None:
+        if not self._closed:
+            super().close()
+            self._model.close()
+
+
+def open_llama_cpp(path: Path, wishes: Wishes, on_progress: Callable[[Progress], None] | None = None) -> LlamaCppEngine:
+    """A GGUF file, or a small checkpoint directory, which is written as GGUF on the way and not kept."""
+    if not path.is_dir():
+        return LlamaCppEngine(path, wishes, on_progress)
+    size = Checkpoint.open(path).nbytes
+    if size > CONVERTED_AT_ONCE:
+        raise UsageError(
+            f"{path.name} has {size / 1e9:.1f} GB, only {CONVERTED_AT_ONCE / 1e9:.1f} GB are converted while opening: "
+            f"write a GGUF file first with 'qwen35 gguf {path} FILE.gguf'"
+        )
+    with TemporaryDirectory() as directory:
+        file = Path(directory) / "model.gguf"
+        # float32 matrices: llama.cpp rounds the activations, too, to the type of a 16-bit matrix.
+        for _ in convert(path, file, Types(matrices="f32")):
+            pass
+        return LlamaCppEngine(file, wishes, on_progress, path.name)  # mapped: the file may go once it is loaded

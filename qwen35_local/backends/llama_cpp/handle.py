@@ -1,0 +1,155 @@
+"""The library's two objects as Python ones: a loaded `Model` and a `Context` on it, freed once and in order."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ...errors import CheckpointError, ContextError, MemoryPlanError, Qwen35Error, UsageError
+from ...gguf.model import GgufModel
+from .library import LOG, PARTIAL, ggml
+from .plan import Plan
+
+NO_SLOT = 1  # llama_decode: the cache is full
+ALLOCATION_FAILED = -2
+
+
+class Override(ctypes.Structure):
+    """llama_model_tensor_buft_override, which the binding does not declare: tensors that match go to that memory."""
+
+    _fields_ = (("pattern", ctypes.c_char_p), ("buffer_type", ctypes.c_void_p))
+
+
+class Model:
+    """The weights of a file, loaded as planned."""
+
+    def __init__(
+        self,
+        C: ModuleType,
+        gguf: GgufModel,
+        plan: Plan,
+        on_progress: Callable[[float], None] | None = None,
+        allocate: bool = True,
+    ):
+        """`on_progress` hears a fraction; what it raises stops the loading. Without `allocate` nothing is read."""
+        self.C, self.plan, self._path = C, plan, gguf.path
+        raised: list[BaseException] = []
+
+        def report(fraction: float, _data: Any) -> bool:
+            try:
+                if on_progress is not None:
+                    on_progress(fraction)
+            except BaseException as error:  # an exception must not cross the library's frames; Ctrl-C comes here too
+                raised.append(error)
+            return not raised
+
+        params = C.llama_model_default_params()
+        params.n_gpu_layers = plan.gpu_layers
+        params.use_extra_bufts = plan.repack
+        if not allocate:
+            params.no_alloc, params.load_mode = True, C.LLAMA_LOAD_MODE_NONE  # the library asserts that both are so
+        params.load_mtp = False
+        callback = C.llama_progress_callback(report)
+        params.progress_callback = callback
+        overrides = _overrides(plan)
+        params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p) if overrides is not None else None
+        LOG.clear()
+        self.pointer = C.llama_model_load_from_file(str(gguf.path).encode(), params)
+        if raised:
+            self.close()
+            raise raised[0]
+        if not self.pointer:
+            raise CheckpointError(f"llama.cpp cannot load {gguf.path.name}: {LOG.reason()}")
+        self.vocab_size = C.llama_vocab_n_tokens(C.llama_model_get_vocab(self.pointer))
+
+    def close(self) -> None:
+        if self.pointer:
+            self.C.llama_model_free(self.pointer)
+            self.pointer = None
+
+
+def _overrides(plan: Plan) -> Any:
+    """Experts of the first layers stay in memory although their layers are on the GPU."""
+    if not plan.gpu_layers or not plan.cpu_experts:
+        return None
+    cpu = ggml().ggml_backend_cpu_buffer_type
+    cpu.restype = ctypes.c_void_p
+    layers = "|".join(map(str, range(plan.cpu_experts)))
+    pattern = rf"^blk\.({layers})\.ffn_(gate|up|down|gate_up)_exps"
+    return (Override * 2)(Override(pattern.encode(), cpu()), Override(None, None))
+
+
+class Context:
+    """State and scratch of one sequence of tokens. `outputs` is of how many tokens of a batch logits can be had."""
+
+    def __init__(self, model: Model, outputs: int = 1):
+        C, plan = model.C, model.plan
+        self.C, self.vocab_size, self.batch, self.size = C, model.vocab_size, plan.batch, plan.context
+        params = C.llama_context_default_params()
+        params.n_ctx = plan.context
+        params.n_batch = params.n_ubatch = plan.batch
+        params.n_seq_max = 1
+        params.n_threads = params.n_threads_batch = plan.threads
+        params.type_k = params.type_v = plan.cache_type
+        params.flash_attn_type = plan.flash_attention
+        params.no_perf = True
+        if hasattr(params, "n_outputs_max"):  # by default the buffer has a row of logits for each token of a batch
+            params.n_outputs_max = outputs
+        LOG.clear()
+        self.pointer = C.llama_init_from_model(model.pointer, params)
+        if not self.pointer:
+            raise MemoryPlanError(f"llama.cpp cannot make room for {plan.context} tokens: {LOG.reason()}")
+        self._memory = C.llama_get_memory(self.pointer)
+
+    def decode(self, ids: Sequence[int], all_logits: bool = False) -> None:
+        """Append tokens (at most `batch`); logits of the last one, or of all, can be had afterwards."""
+        tokens = (ctypes.c_int32 * len(ids))(*ids)
+        batch = self.C.llama_batch_get_one(tokens, len(ids))
+        if all_logits:
+            flags = (ctypes.c_int8 * len(ids))(*[1] * len(ids))
+            batch.logits = ctypes.cast(flags, type(batch.logits))
+        LOG.clear()
+        status = self.C.llama_decode(self.pointer, batch)
+        if status == NO_SLOT:
+            raise ContextError(f"the context of {self.size} tokens is full")
+        if status == ALLOCATION_FAILED:
+            raise MemoryPlanError(f"llama.cpp ran out of memory at a batch of {len(ids)} tokens: {LOG.reason()}")
+        if status:
+            raise Qwen35Error(f"llama.cpp could not compute {len(ids)} tokens (status {status}): {LOG.reason()}")
+
+    def logits(self, rows: int = 1) -> np.ndarray:
+        """float32 [rows, V] of the last batch: a view, valid until the next call."""
+        first = self.C.llama_get_logits_ith(self.pointer, -rows)
+        return np.ctypeslib.as_array(first, (rows, self.vocab_size))
+
+    def save(self) -> Any:
+        """A copy of the recurrent state, which unlike the KV cache cannot be cut back."""
+        size = self.C.llama_state_seq_get_size_ext(self.pointer, 0, PARTIAL)
+        buffer = (ctypes.c_uint8 * size)()
+        if self.C.llama_state_seq_get_data_ext(self.pointer, buffer, size, 0, PARTIAL) != size:
+            raise Qwen35Error(f"llama.cpp did not hand over its state of {size} bytes: {LOG.reason()}")
+        return buffer
+
+    def restore(self, buffer: Any, tokens: int) -> bool:
+        """Go back to `tokens` tokens, where `buffer` was saved; False leaves a context that must be cleared."""
+        if not self.C.llama_state_seq_set_data_ext(self.pointer, buffer, len(buffer), 0, PARTIAL):
+            return False
+        return bool(self.C.llama_memory_seq_rm(self._memory, 0, tokens, -1))
+
+    def clear(self) -> None:
+        self.C.llama_memory_seq_rm(self._memory, 0, -1, -1)
+
+    def close(self) -> None:
+        if self.pointer:
+            self.C.llama_free(self.pointer)
+            self.pointer = None
+
+
+def check_tokens(ids: Sequence[int], vocab_size: int) -> None:
+    """Refuse an empty prompt and ids that the model does not have."""
+    if not ids:
+        raise UsageError("the prompt is empty")
+    if unknown := [token for token in ids if not 0 <= token < vocab_size]:
+        raise UsageError(f"token {unknown[0]} is not below the model's {vocab_size}")

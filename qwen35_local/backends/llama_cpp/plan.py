@@ -1,0 +1,163 @@
+"""What goes where: a frozen plan from a file's sizes, a machine and the user's wishes. Pure; refuses what cannot fit.
+
+A GGUF file larger than memory does run, from disk: measured 25 to 50 times slower, since every token reads nearly the
+whole file. So it is refused, with both numbers.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ...errors import MemoryPlanError, UsageError
+from ...gguf.model import GgufModel
+from .machine import Machine
+
+GB = 10**9
+Auto = Literal["auto"]
+# KV-cache dtype -> (ggml_type, bytes of a value).
+CACHE_TYPES = {"float32": (0, 4), "float16": (1, 2), "bfloat16": (30, 2)}
+REPACK = 1.7  # times the file: weights repacked for the CPU are a copy beside the mapped file
+SPARE = 0.5 * GB  # for the interpreter and the libraries
+GPU_SPARE = 1.5 * GB  # of each GPU: scratch of the library and the screen
+CHECKPOINTS = 4  # of the recurrent state, kept on the host
+CONTEXT_SHARE = 0.25  # of what is free beside the weights, that a context of unasked length may take
+MIN_CONTEXT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user asked for. `gpu_layers`: layers on the GPU; `cpu_experts`: layers whose experts stay in memory."""
+
+    context: int | None = None
+    dtype: str = "auto"
+    gpu_layers: int | Auto = "auto"
+    cpu_experts: int | Auto = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("gpu_layers", "cpu_experts"):
+            value = getattr(self, name)
+            if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+                raise UsageError(f"{name} must be auto or a number of layers, not {value!r}", name)
+        if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
+            raise UsageError(f"threads must be at least 1, not {self.threads!r}", "threads")
+        if self.dtype not in ("auto", *CACHE_TYPES):
+            raise UsageError(f"dtype must be auto, {' or '.join(CACHE_TYPES)}, not {self.dtype!r}", "dtype")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a file is loaded. Sizes in bytes; `cpu_experts` counts layers, from the first one."""
+
+    context: int
+    cache_type: int
+    flash_attention: int  # -1 lets the library choose, 0 is off
+    gpu_layers: int
+    cpu_experts: int
+    repack: bool
+    threads: int
+    batch: int
+    memory: int
+    gpu_memory: int
+
+    def __str__(self) -> str:
+        where = f"{self.gpu_layers} layers on the GPU" if self.gpu_layers else "all on the CPU"
+        experts = f", the experts of {self.cpu_experts} in memory" if self.gpu_layers and self.cpu_experts else ""
+        sizes = f"{self.memory / GB:.2f} GB of memory" + (
+            f" and {self.gpu_memory / GB:.2f} GB of the GPU" if self.gpu_memory else ""
+        )
+        return f"{where}{experts}; {sizes}; context {self.context}, {self.threads} threads"
+
+
+def make_plan(model: GgufModel, machine: Machine, wishes: Wishes) -> Plan:
+    """Fit `model` into `machine`; MemoryPlanError when it does not fit, UsageError when a wish cannot be met."""
+    sizes = _Sizes.of(model, "float16" if wishes.dtype == "auto" else wishes.dtype)
+    room = machine.memory + machine.gpu_memory - sizes.fixed - SPARE - len(machine.gpus) * GPU_SPARE
+    context = _context(model, wishes.context, sizes, room)
+    cache = context * sizes.token
+    layers = model.layers
+    gpu_layers = _asked(wishes.gpu_layers, layers + 1, "gpu_layers")
+    if gpu_layers is None:
+        gpu_layers = layers + 1 if machine.gpus else 0  # the output matrix counts as one
+    experts = model.expert_bytes
+    on_gpu = max(0, machine.gpu_memory - len(machine.gpus) * GPU_SPARE)
+    dense = sizes.weights - sum(experts)
+    cpu_experts = _asked(wishes.cpu_experts, layers, "cpu_experts")
+    if cpu_experts is None:
+        cpu_experts = 0 if not gpu_layers else _experts_beside(experts, on_gpu - dense - cache)
+    share = min(1.0, gpu_layers / (layers + 1))
+    gpu_memory = round((dense + cache) * share + sum(experts[cpu_experts:]) * share)
+    memory = round(sizes.fixed + cache + SPARE) - gpu_memory
+    if memory > machine.memory or gpu_memory > machine.gpu_memory:
+        raise MemoryPlanError(_too_large(model, memory, gpu_memory, machine))
+    return Plan(
+        context=context,
+        cache_type=CACHE_TYPES["float16" if wishes.dtype == "auto" else wishes.dtype][0],
+        flash_attention=0 if wishes.dtype == "float32" else -1,
+        gpu_layers=gpu_layers,
+        cpu_experts=cpu_experts,
+        repack=memory + (REPACK - 1) * (sizes.weights - gpu_memory) <= machine.memory,
+        threads=wishes.threads or default_threads(machine.cores),
+        batch=2048 if gpu_layers and cpu_experts else 512,  # experts in memory travel to the GPU once per batch
+        memory=memory,
+        gpu_memory=gpu_memory,
+    )
+
+
+def default_threads(cores: int) -> int:
+    """All physical cores but one, which the interface needs; small machines have none to spare."""
+    return cores if cores <= 4 else cores - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    weights: int
+    token: int  # of the KV cache
+    fixed: int  # weights, recurrent states and scratch
+
+    @classmethod
+    def of(cls, model: GgufModel, dtype: str) -> "_Sizes":
+        interval = model.number("full_attention_interval", 4)
+        attention = sum((i + 1) % interval == 0 for i in range(model.layers))
+        heads, head_dim = model.number("attention.head_count_kv"), model.number("attention.key_length")
+        token = attention * heads * (head_dim + model.number("attention.value_length")) * CACHE_TYPES[dtype][1]
+        state, inner = model.number("ssm.state_size"), model.number("ssm.inner_size")
+        channels = inner + 2 * model.number("ssm.group_count") * state
+        recurrent = (model.layers - attention) * 4 * (state * inner + 3 * channels)
+        scratch = 512 * 4 * (model.vocab_size + 16 * model.number("embedding_length"))
+        return cls(model.trunk_bytes, token, model.trunk_bytes + (1 + CHECKPOINTS) * recurrent + scratch)
+
+
+def _context(model: GgufModel, asked: int | None, sizes: _Sizes, room: float) -> int:
+    most = model.number("context_length")
+    if asked is not None:
+        if isinstance(asked, bool) or not isinstance(asked, int) or not 1 <= asked <= most:
+            raise UsageError(f"context must be from 1 to the model's {most} tokens, not {asked!r}", "context")
+        return asked
+    # The cache is allocated whole at once, so not more of it than memory allows with ease.
+    easy = int(room * CONTEXT_SHARE / sizes.token) // 1024 * 1024
+    return min(most, max(MIN_CONTEXT, easy))
+
+
+def _asked(value: int | Auto, most: int, name: str) -> int | None:
+    if value == "auto":
+        return None
+    if value > most:
+        raise UsageError(f"{name} is {value} and the model has {most} of them", name)
+    return value
+
+
+def _experts_beside(experts: tuple[int, ...], room: float) -> int:
+    """How many layers' experts must stay in memory so that the rest of them fit into `room` of the GPU."""
+    for stay in range(len(experts) + 1):
+        if sum(experts[stay:]) <= room:
+            return stay
+    return len(experts)
+
+
+def _too_large(model: GgufModel, memory: int, gpu_memory: int, machine: Machine) -> str:
+    need = f"{model.path.name} needs {memory / GB:.1f} GB of memory"
+    have = f"{machine.memory / GB:.1f} GB are free"
+    if gpu_memory:
+        need += f" and {gpu_memory / GB:.1f} GB of the GPU"
+        have += f" and {machine.gpu_memory / GB:.1f} GB"
+    return f"{need}, {have}: take a smaller quantization or a shorter context"
