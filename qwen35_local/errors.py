@@ -8,7 +8,10 @@
     ├── ModelNotFound         no such model, directory or file
     ├── CheckpointError       the files are damaged, incomplete or of an unknown layout
     │   ├── ConfigError       config.json is missing, unsupported or contradicts the tensors
+    │   ├── ExpertReadError   an expert's bytes cannot be read, or changed while the model was in use
     │   └── TokenizerError    tokenizer.json is missing, damaged or of another model
+    ├── DownloadError         a transfer that cannot go on; what was received is kept
+    ├── StorageError          a disk without room, or a place that cannot be written
     ├── MemoryPlanError       the model does not fit the memory it was given
     ├── MediaError            an image or video that cannot be used
     ├── BackendUnavailable    the library that this model or machine needs is not installed
@@ -55,8 +58,20 @@ class ConfigError(CheckpointError):
     """A config.json that is missing, unsupported, or contradicts the tensors."""
 
 
+class ExpertReadError(CheckpointError):
+    """An expert's bytes that cannot be read, or a file that changed while the model was in use."""
+
+
 class TokenizerError(CheckpointError):
     """A tokenizer.json that is missing, damaged, or of another model."""
+
+
+class DownloadError(Qwen35Error):
+    """A transfer that cannot go on; what was received is kept."""
+
+
+class StorageError(Qwen35Error):
+    """A disk without room, or a place that cannot be written."""
 
 
 class MemoryPlanError(Qwen35Error):

@@ -13,7 +13,12 @@ from qwen35_local.model.weights import Weights
 CASES = {"F32": ("F32", 1.0), "F32-yarn4": ("F32", 4.0), "BF16": ("BF16", 1.0)}
 
 
-def load(path: Path, dtype: mx.Dtype = mx.float32) -> Qwen35:
+def opened(path: Path, dtype: mx.Dtype = mx.float32) -> tuple[Weights, ModelConfig]:
     checkpoint = Checkpoint.open(path)
     config = ModelConfig.from_dict(checkpoint.config)
-    return Qwen35(Weights(checkpoint, config, dtype), config.text)
+    return Weights(checkpoint, config, dtype), config
+
+
+def load(path: Path, dtype: mx.Dtype = mx.float32) -> Qwen35:
+    weights, config = opened(path, dtype)
+    return Qwen35(weights, config.text)

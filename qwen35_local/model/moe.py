@@ -1,5 +1,9 @@
 """Mixture of experts: a router, the top experts of each token, and one gated expert that all tokens share."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -10,31 +14,92 @@ from .weights import Weights
 SORT_FROM = 64  # (token, expert) pairs from which grouping them by expert pays on Metal
 
 
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Tokens on their way through a mixture: rows [N, H], expert ids uint32 [N, K] (ascending) with scores float32
+    [N, K], and what the shared expert says, [N, H]."""
+
+    rows: mx.array
+    ids: mx.array
+    scores: mx.array
+    shared: mx.array
+
+
+class Experts(Protocol):
+    """The routed experts of a layer, wherever their weights are. `expect` hears which may be needed soon."""
+
+    @property
+    def expect(self) -> Callable[[Sequence[int]], None] | None: ...
+
+    def __call__(self, routed: Routed, guess: "Guess | None" = None) -> mx.array:
+        """-> float32 [N, H]. `guess` is about the next layer; experts in memory have no use for it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """Which experts the next layer may need (uint32 [n], to be evaluated), and whom to tell."""
+
+    ids: mx.array
+    tell: Callable[[Sequence[int]], None]
+
+
 class MoE:
     """y = sum over the top K of p_k / sum(p) * expert_k(x) + sigmoid(w x) * shared(x), with p = softmax(router x)."""
 
-    def __init__(self, weights: Weights, name: str, c: TextConfig):
+    def __init__(self, weights: Weights, name: str, c: TextConfig, experts: Experts | None = None):
+        """`experts` are those of this layer if they are streamed; by default they are loaded."""
         self.top_k = c.num_experts_per_tok
         self.router = weights.matrix(f"{name}.gate", c.num_experts, c.hidden_size)
-        self.gate_up, self.down = weights.experts(name, c.num_experts, c.moe_intermediate_size, c.hidden_size)
+        self.experts = experts or ResidentExperts(
+            *weights.experts(name, c.num_experts, c.moe_intermediate_size, c.hidden_size)
+        )
         shared = c.shared_expert_intermediate_size
         self.shared_gate = weights.matrix(f"{name}.shared_expert.gate_proj", shared, c.hidden_size)
         self.shared_up = weights.matrix(f"{name}.shared_expert.up_proj", shared, c.hidden_size)
         self.shared_down = weights.matrix(f"{name}.shared_expert.down_proj", c.hidden_size, shared)
         self.shared_expert_gate = weights.matrix(f"{name}.shared_expert_gate", 1, c.hidden_size)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """x [B, T, H] -> [B, T, H]"""
-        B, T, H = x.shape
-        rows = x.reshape(B * T, H)
+    def route(self, x: mx.array) -> Routed:
+        """x [B, T, H], of one block of tokens: what a block computes must not depend on how many blocks there are."""
+        rows = x.reshape(-1, x.shape[-1])
         ids, scores = route(self.router.linear(rows), self.top_k)
-        y = experts(rows, ids, scores, self.gate_up, self.down)
-        return (y + self.shared(rows)).reshape(B, T, H)
+        return Routed(rows, ids, scores, self.shared(rows))
+
+    def __call__(self, blocks: Sequence[Routed], guess: Guess | None = None) -> list[mx.array]:
+        """The mixture's output [N, H] for each block; the experts see all blocks at once."""
+        y = self.experts(joined(blocks), guess).astype(blocks[0].rows.dtype)
+        outputs, start = [], 0
+        for block in blocks:
+            end = start + block.rows.shape[0]
+            outputs.append(y[start:end] + block.shared)
+            start = end
+        return outputs
 
     def shared(self, x: mx.array) -> mx.array:
         """x [N, H] -> [N, H]"""
         y = self.shared_down.linear(nn.silu(self.shared_gate.linear(x)) * self.shared_up.linear(x))
         return mx.sigmoid(self.shared_expert_gate.linear(x)) * y
+
+
+class ResidentExperts:
+    """All experts in memory, in the order of their ids: gate above up [E, 2I, H] and down [E, H, I]."""
+
+    expect = None
+
+    def __init__(self, gate_up: Matrix, down: Matrix):
+        self.gate_up, self.down = gate_up, down
+
+    def __call__(self, routed: Routed, guess: Guess | None = None) -> mx.array:
+        y = experts(routed.rows, routed.ids, self.gate_up, self.down)
+        return weighted_sum(y, routed.scores)
+
+
+def joined(blocks: Sequence[Routed]) -> Routed:
+    if len(blocks) == 1:
+        return blocks[0]
+    columns = zip(*((b.rows, b.ids, b.scores, b.shared) for b in blocks), strict=True)
+    return Routed(*(mx.concatenate(list(column)) for column in columns))
 
 
 def route(logits: mx.array, top_k: int) -> tuple[mx.array, mx.array]:
@@ -48,21 +113,25 @@ def route(logits: mx.array, top_k: int) -> tuple[mx.array, mx.array]:
     return ids, mx.softmax(mx.take_along_axis(logits, ids, axis=-1), axis=-1)
 
 
-def experts(x: mx.array, ids: mx.array, scores: mx.array, gate_up: Matrix, down: Matrix) -> mx.array:
-    """x [N, H] through experts ids [N, K], summed with scores [N, K] -> [N, H]; gate_up [E, 2I, H], down [E, H, I]."""
+def experts(x: mx.array, ids: mx.array, gate_up: Matrix, down: Matrix) -> mx.array:
+    """x [N, H] through experts ids [N, K] -> [N, K, H]; gate_up [E, 2I, H], down [E, H, I]."""
     N, K = ids.shape
     if N * K < SORT_FROM:
-        y = _swiglu(gate_up.gather(x[:, None, None], ids))
-        y = down.gather(y, ids)[:, :, 0]  # [N, K, H]
-    else:
-        order = mx.argsort(ids.flatten())
-        by_expert = ids.flatten()[order]
-        y = _swiglu(gate_up.gather(x[order // K][:, None], by_expert, sorted_ids=True))
-        y = down.gather(y, by_expert, sorted_ids=True)[:, 0]  # [N * K, H]
-        y = y[mx.argsort(order)].reshape(N, K, -1)
-    return (y * scores[..., None].astype(y.dtype)).sum(axis=1)
+        y = swiglu(gate_up.gather(x[:, None, None], ids))
+        return down.gather(y, ids)[:, :, 0]  # [N, K, H]
+    order = mx.argsort(ids.flatten())
+    by_expert = ids.flatten()[order]
+    y = swiglu(gate_up.gather(x[order // K][:, None], by_expert, sorted_ids=True))
+    y = down.gather(y, by_expert, sorted_ids=True)[:, 0]  # [N * K, H]
+    return y[mx.argsort(order)].reshape(N, K, -1)
 
 
-def _swiglu(gate_up: mx.array) -> mx.array:
+def weighted_sum(y: mx.array, scores: mx.array) -> mx.array:
+    """y [N, K, H] and scores float32 [N, K] -> float32 [N, H], added up in the order of k: the same bits however the
+    experts were computed."""
+    return (y.astype(mx.float32) * scores[..., None]).sum(axis=1)
+
+
+def swiglu(gate_up: mx.array) -> mx.array:
     gate, up = mx.split(gate_up, 2, axis=-1)
     return nn.silu(gate) * up

@@ -1,49 +1,61 @@
 """Qwen3.5's language model: blocks of three Gated DeltaNet layers and one gated attention layer, each with a MoE."""
 
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, TypeVar
+
 import mlx.core as mx
 
 from .attention import Attention
 from .config import FULL, TextConfig
 from .delta_net import GatedDeltaNet
 from .layers import RMSNorm
-from .moe import MoE
+from .moe import Experts, Guess, MoE, Routed, route
 from .rope import Rope
-from .state import State
+from .state import Recurrent, Snapshot, State
 from .weights import Weights
+
+BLOCK = 512  # tokens; bounds the scores of one attention layer to heads * 512 * context floats
+T = TypeVar("T")
 
 
 class Layer:
     """h = x + mixer(norm(x));  y = h + moe(norm(h))"""
 
-    def __init__(self, weights: Weights, name: str, kind: str, c: TextConfig):
+    def __init__(self, weights: Weights, name: str, kind: str, c: TextConfig, experts: Experts | None):
         self.input_layernorm = RMSNorm(weights.norm(f"{name}.input_layernorm.weight", c.hidden_size), c.rms_norm_eps)
         self.attention = Attention(weights, f"{name}.self_attn", c) if kind == FULL else None
         self.delta_net = GatedDeltaNet(weights, f"{name}.linear_attn", c) if kind != FULL else None
         self.post_attention_layernorm = RMSNorm(
             weights.norm(f"{name}.post_attention_layernorm.weight", c.hidden_size), c.rms_norm_eps
         )
-        self.mlp = MoE(weights, f"{name}.mlp", c)
+        self.mlp = MoE(weights, f"{name}.mlp", c, experts)
 
-    def __call__(self, x: mx.array, rotary: tuple[mx.array, mx.array], state) -> mx.array:
+    def mix(self, x: mx.array, rotary: tuple[mx.array, mx.array], state) -> mx.array:
+        """The attention half of one block of tokens [B, T, H]; advances `state`."""
         y = self.input_layernorm(x)
         if self.attention is not None:
-            h = x + self.attention(y, rotary, state)
-        else:
-            assert self.delta_net is not None
-            h = x + self.delta_net(y, state)
-        return h + self.mlp(self.post_attention_layernorm(h))
+            return x + self.attention(y, rotary, state)
+        assert self.delta_net is not None
+        return x + self.delta_net(y, state)
+
+    def experts_of(self, h: mx.array) -> mx.array:
+        """The experts that this layer's router would take for h [1, 1, H], the residual of the layer before."""
+        return route(self.mlp.router.linear(self.post_attention_layernorm(h)[0]), self.mlp.top_k)[0][0]
 
 
 class Qwen35:
     """Tokens in, hidden states and logits out. All memory of a conversation is in the `State` handed in."""
 
-    def __init__(self, weights: Weights, c: TextConfig):
+    def __init__(self, weights: Weights, c: TextConfig, experts: Sequence[Experts] = ()):
+        """`experts` are the routed experts of every layer if they are streamed; by default they are loaded."""
         self.config = c
         self.dtype = weights.dtype
         self.embed_tokens = weights.matrix("embed_tokens", c.vocab_size, c.hidden_size)
         self.layers: list[Layer] = []
         for i, kind in enumerate(c.layer_types):
-            self.layers.append(Layer(weights, f"layers.{i}", kind, c))
+            self.layers.append(Layer(weights, f"layers.{i}", kind, c, experts[i] if experts else None))
             weights.settle()
         self.norm = RMSNorm(weights.norm("norm.weight", c.hidden_size), c.rms_norm_eps)
         tied = c.tie_word_embeddings
@@ -56,17 +68,71 @@ class Qwen35:
 
     def __call__(self, ids: mx.array, state: State) -> mx.array:
         """ids [B, T] -> hidden states after the final norm [B, T, H]; advances `state` by T tokens."""
+        blocks, _ = drained(self.run(ids, state))
+        return self.norm(mx.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0])
+
+    def run(
+        self, ids: mx.array, state: State, marks: Sequence[int] = ()
+    ) -> Generator[int, None, tuple[list[mx.array], list[Snapshot]]]:
+        """One pass of ids [B, T] through all layers: yields the number of layers done and advances `state` by T tokens.
+
+        Layer by layer over all tokens, so that an expert is needed once; within a layer the mixers go block by block.
+        A block begins at every multiple of `BLOCK` after the start or the last of `marks` (offsets in 1..T-1, and T),
+        so that a pass computes what shorter passes would, to the bit. Returns the residual [B, t, H] of each block, and
+        a snapshot of the state at every mark. A pass that is not run to its end leaves `state` unusable.
+        """
         T = ids.shape[1]
+        edges = block_edges(T, marks)
         start = state.tokens + state.rope_delta
-        rotary = self.rope(mx.arange(start, start + T))
-        x = self.embed_tokens.rows(ids, self.dtype)
-        for layer, layer_state in zip(self.layers, state.layers, strict=True):
-            x = layer(x, rotary, layer_state)
+        rotary = [self.rope(mx.arange(start + a, start + b)) for a, b in pairwise(edges)]
+        blocks = [self.embed_tokens.rows(ids[:, a:b], self.dtype) for a, b in pairwise(edges)]
+        at_marks: dict[int, list[Recurrent]] = {mark: [] for mark in marks}
+        for number, (layer, layer_state) in enumerate(zip(self.layers, state.layers, strict=True)):
+            routed: list[Routed] = []
+            for i, end in enumerate(edges[1:]):
+                blocks[i] = layer.mix(blocks[i], rotary[i], layer_state)
+                routed.append(layer.mlp.route(layer.post_attention_layernorm(blocks[i])))
+                if isinstance(layer_state, Recurrent) and end in at_marks:
+                    at_marks[end].append(replace(layer_state))
+                if len(edges) > 2:  # bound the temporaries
+                    block = routed[-1]
+                    mx.eval(blocks[i], block.rows, block.ids, block.scores, block.shared)
+            outputs = layer.mlp(routed, self._guess(number, blocks[0]) if T == 1 else None)
+            blocks = [h + y.reshape(h.shape) for h, y in zip(blocks, outputs, strict=True)]
             if T > 1:
-                mx.async_eval(x)  # a prompt's whole graph at once would hold every layer's temporaries
+                mx.async_eval(blocks)  # a prompt's whole graph at once would hold every layer's temporaries
+            yield number + 1
+        snapshots = [
+            Snapshot(state.tokens + mark, state.rope_delta, tuple(recurrent)) for mark, recurrent in at_marks.items()
+        ]
         state.tokens += T
-        return self.norm(x)
+        return blocks, snapshots
+
+    def _guess(self, number: int, h: mx.array) -> Guess | None:
+        """What the layer after `number` may need, if it is streamed and looked ahead for."""
+        if number + 1 == len(self.layers):
+            return None
+        tell = self.layers[number + 1].mlp.experts.expect
+        return None if tell is None else Guess(self.layers[number + 1].experts_of(h), tell)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """[..., H] -> float32 [..., V]"""
         return self.lm_head.linear(hidden).astype(mx.float32)
+
+
+def block_edges(tokens: int, marks: Sequence[int] = ()) -> list[int]:
+    """0, then where each block ends: at every mark, and every `BLOCK` tokens after the last edge that is a mark."""
+    edges = [0]
+    for mark in (*sorted(marks), tokens):
+        while edges[-1] < mark:
+            edges.append(min(edges[-1] + BLOCK, mark))
+    return edges
+
+
+def drained(steps: Generator[Any, None, T]) -> T:
+    """Run a generator to its end; what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value

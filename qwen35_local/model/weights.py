@@ -13,7 +13,8 @@ import mlx.core as mx
 from ..checkpoint.files import Checkpoint, TensorInfo
 from ..checkpoint.names import canonical, is_zero_centred
 from ..errors import CheckpointError, ConfigError
-from .config import ModelConfig
+from ..experts.layout import LayerLayout, layer_layout
+from .config import ModelConfig, TextConfig
 from .layers import Dense, Matrix, Packed
 
 FLOATS = ("BF16", "F16", "F32")
@@ -73,12 +74,13 @@ class Weights:
         return self.tensors[name]
 
     def _load(self, tensor: TensorInfo) -> mx.array:
-        if tensor.file not in self._files:
+        """Lazy. Handed out once and not kept: what is converted afterwards would stay in memory twice."""
+        if tensor.name not in self._files.get(tensor.file, ()):
             try:
                 self._files[tensor.file] = mx.load(str(tensor.file))  # pyright: ignore[reportArgumentType]
             except RuntimeError as error:
                 raise CheckpointError(f"cannot read {tensor.file.name}: {error}") from error
-        return self._files[tensor.file][tensor.name]
+        return self._files[tensor.file].pop(tensor.name)
 
     def settle(self) -> None:
         """Read everything handed out since the last call."""
@@ -154,6 +156,10 @@ class Weights:
             return Packed(weight, self._load(self._expect(f"{name}.scales", groups, ("U8",))), None, q)
         scales, biases = (self._floats(f"{name}.{part}", groups, self.dtype) for part in ("scales", "biases"))
         return Packed(weight, scales, biases, q)
+
+    def expert_layouts(self, c: TextConfig) -> list[LayerLayout]:
+        """Where the routed experts of every layer are; nothing is read."""
+        return [layer_layout(self.tensors, f"layers.{i}.mlp", c.num_experts) for i in range(c.num_layers)]
 
     def experts(self, mlp: str, E: int, intermediate: int, hidden: int) -> tuple[Matrix, Matrix]:
         """All routed experts of a layer: gate above up [E, 2 I, H] and down [E, H, I].

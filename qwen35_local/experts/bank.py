@@ -1,0 +1,248 @@
+"""A layer's slots: which experts are in memory, what to read for a token, and when a slot may be written.
+
+`plan` is a value and changes nothing; `commit` acts on it: it takes the victims out of the map, starts the reads, and
+puts an expert into the map only when its bytes are all XX
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+
+from ..errors import ExpertReadError
+from .layout import LayerLayout
+from .policy import Admission, admit, warm
+from .slots import Slots
+from .source import Batch, Source
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertPlan:
+    """How to serve distinct, ascending `experts`: in which slots they are (`hits`), under way already (`joined`), to
+    be read into which slots (`misses`, after whom: `victims`, -1 for a free slot), or through scratch (`passed`)."""
+
+    generation: int
+    hits: tuple[tuple[int, int], ...]
+    joined: tuple[tuple[int, int], ...]
+    misses: tuple[tuple[int, int], ...]
+    victims: tuple[int, ...]
+    passed: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class LayerCounters:
+    """Of one layer since the start: uses of experts by where they were found, and guesses read ahead."""
+
+    hits: int = 0
+    misses: int = 0
+    joined: int = 0
+    guessed: int = 0
+    useful: int = 0  # of the guessed
+    nbytes: int = 0
+    stall: float = 0.0  # seconds that the model waited for reads
+
+
+@dataclass
+class Guess:
+    """An expert being read before it is known to be needed."""
+
+    slot: int
+    batch: Batch
+
+
+@dataclass
+class LayerBank:
+    """One layer's experts, `slots.count` of them in memory."""
+
+    layout: LayerLayout
+    slots: Slots
+    source: Source
+    counters: LayerCounters = field(default_factory=LayerCounters)
+    generation: int = 0
+
+    def __post_init__(self) -> None:
+        E = self.layout.experts
+        self.slot_of = np.full(E, -1, np.int32)
+        self.expert_in = np.full(self.slots.count, -1, np.int32)
+        self.written = np.zeros(self.slots.count, np.int64)  # the generation in which each slot was last written
+        self.heat = np.zeros(E)
+        self._guesses: dict[int, Guess] = {}
+        self._arrived: set[int] = set()  # guesses published and not yet used
+        self._demand: Batch | None = None  # under way
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expert is in memory, in the slot of its own number: no router needs to be waited for."""
+        return self.slots.count == self.layout.experts
+
+    def plan(self, experts: Sequence[int]) -> ExpertPlan:
+        """How to serve these distinct experts now. Decides nothing that `commit` does not do."""
+        self.settle()
+        hits, joined, missing = [], [], []
+        for expert in sorted(experts):
+            if (slot := int(self.slot_of[expert])) >= 0:
+                hits.append((expert, slot))
+            elif expert in self._guesses:
+                joined.append((expert, self._guesses[expert].slot))
+            else:
+                missing.append(expert)
+        admission, slots = self._place(missing, experts)
+        return ExpertPlan(
+            self.generation,
+            tuple(hits),
+            tuple(joined),
+            tuple(slots),
+            tuple(victim for _, victim in admission.taken),
+            admission.passed,
+        )
+
+    def _place(self, missing: Sequence[int], busy_experts: Sequence[int]) -> tuple[Admission, list[tuple[int, int]]]:
+        """(expert, slot) for those of `missing` that get one, and who gave way."""
+        busy = np.zeros(self.layout.experts, bool)
+        busy[list(busy_experts)] = True
+        loading = {guess.slot for guess in self._guesses.values()}
+        empty = [int(s) for s in np.flatnonzero(self.expert_in < 0) if int(s) not in loading] if missing else []
+        admission = admit(self.heat, self.slot_of >= 0, busy, missing, len(empty))
+        free = iter(empty)
+        return admission, [
+            (expert, next(free) if victim < 0 else int(self.slot_of[victim])) for expert, victim in admission.taken
+        ]
+
+    def warm(self, experts: np.ndarray, counts: np.ndarray | None = None, steps: int = 1) -> None:
+        """Count the use of these distinct experts by `steps` tokens; comes before `plan`, which weighs it."""
+        warm(self.heat, experts, counts, steps)
+
+    def commit(self, plan: ExpertPlan, scratch: Slots | None = None) -> Batch:
+        """Start the plan's reads; `plan.passed[i]` goes to slot i of `scratch`. The plan must be the latest."""
+        if plan.generation != self.generation:
+            raise AssertionError(f"plan of generation {plan.generation}, the bank is at {self.generation}")
+        self.slots.retire()
+        if plan.passed and scratch is not None:
+            scratch.retire()
+        self.generation += 1
+        targets = []
+        for (expert, slot), victim in zip(plan.misses, plan.victims, strict=True):
+            self._vacate(victim, slot)
+            targets += self._targets(self.slots, expert, slot)
+        for slot, expert in enumerate(plan.passed):
+            assert scratch is not None
+            targets += self._targets(scratch, expert, slot)
+        self._demand = batch = self.source.submit(targets)
+        self.counters.nbytes += batch.nbytes
+        self.counters.hits += len(plan.hits)
+        used = len(plan.joined) + len(self._arrived & {expert for expert, _ in plan.hits})
+        self.counters.useful += used
+        self.source.counters.guesses_used += used
+        self._arrived.clear()
+        self.counters.joined += len(plan.joined)
+        self.counters.misses += len(plan.misses) + len(plan.passed)
+        return batch
+
+    def finish(self, plan: ExpertPlan, batch: Batch) -> None:
+        """Wait for a commit; publish what it read. On failure nothing of it is published, and the error is raised."""
+        self.waited(batch)
+        for expert, _ in plan.joined:
+            if expert in self._guesses:
+                self.waited(self._guesses[expert].batch)
+        self.settle()
+        for expert, slot in plan.misses:
+            self.publish(expert, slot)
+
+    def guess(self, experts: Sequence[int], most: int) -> int:
+        """Start reading up to `most` of these experts, which may be needed soon, into the coldest slots."""
+        self.settle()
+        missing = [e for e in experts if self.slot_of[e] < 0 and e not in self._guesses][:most]
+        if not missing:
+            return 0
+        heat = self.heat.copy()
+        heat[missing] += 1.0  # as if used, or a guess would never be warmer than what is there
+        busy = np.zeros(self.layout.experts, bool)
+        busy[list(experts)] = True
+        loading = {guess.slot for guess in self._guesses.values()}
+        empty = [int(s) for s in np.flatnonzero(self.expert_in < 0) if int(s) not in loading]
+        taken = admit(heat, self.slot_of >= 0, busy, missing, len(empty)).taken
+        if not taken:
+            return 0
+        self.slots.retire()
+        self.generation += 1
+        for expert, victim in taken:
+            slot = empty.pop(0) if victim < 0 else int(self.slot_of[victim])
+            self._vacate(victim, slot)
+            batch = self.source.submit(self._targets(self.slots, expert, slot), urgent=False)
+            self.counters.nbytes += batch.nbytes
+            self._guesses[expert] = Guess(slot, batch)
+        self.counters.guessed += len(taken)
+        return len(taken)
+
+    def fill(self, experts: Sequence[int]) -> None:
+        """Read these experts into slots 0, 1, 2, … of an empty bank, and wait."""
+        self.slots.retire()
+        for i in range(0, len(experts), 16):  # few enough views at a time to cost no memory
+            part = list(enumerate(experts))[i : i + 16]
+            batch = self.source.submit([t for slot, e in part for t in self._targets(self.slots, e, slot)])
+            batch.wait()
+            self.counters.nbytes += batch.nbytes
+            for slot, expert in part:
+                self.publish(expert, slot)
+
+    def adopt(self, expert: int, slot: int, scratch: Slots, scratch_slot: int) -> None:
+        """Take an expert over from scratch into a slot whose readers are done."""
+        self.slots.retire()
+        self.generation += 1
+        self._vacate(int(self.expert_in[slot]), slot)
+        self.slots.copy(slot, scratch, scratch_slot)
+        self.publish(expert, slot)
+
+    def read(self, places: Sequence[tuple[int, Slots, int]]) -> Batch:
+        """Start reading (expert, memory, slot)s into slots that no graph reads and no map names."""
+        batch = self.source.submit([t for e, slots, slot in places for t in self._targets(slots, e, slot)])
+        self.counters.nbytes += batch.nbytes
+        return batch
+
+    def waited(self, batch: Batch) -> None:
+        """Wait for a batch; the time is stall."""
+        start = perf_counter()
+        batch.wait()
+        self.counters.stall += perf_counter() - start
+
+    def settle(self) -> None:
+        """Publish guesses that have arrived; forget those that failed (a demand will say why). Reads that were left
+        behind by an error end first: their slots count as empty."""
+        if self._demand is not None:
+            self._demand.done.wait()
+            self._demand = None
+        for expert in [e for e, guess in self._guesses.items() if guess.batch.ready]:
+            guess = self._guesses.pop(expert)
+            if guess.batch.error is None:
+                self.publish(expert, guess.slot)
+                self._arrived.add(expert)
+
+    def drain(self) -> None:
+        """Wait until nothing is being read into the slots."""
+        for guess in self._guesses.values():
+            guess.batch.done.wait()
+        self.settle()
+
+    def _targets(self, slots: Slots, expert: int, slot: int):
+        return slots.targets(slot, self.layout.extents(expert), f"expert {expert} of {self.layout.name}")
+
+    def _vacate(self, victim: int, slot: int) -> None:
+        if victim >= 0:
+            assert self.slot_of[victim] == slot
+            self.slot_of[victim] = -1
+        self.expert_in[slot] = -1
+        self.written[slot] = self.generation
+
+    def publish(self, expert: int, slot: int) -> None:
+        """The slot holds the expert, all of it."""
+        self.slot_of[expert], self.expert_in[slot] = slot, expert
+
+
+def check(bank: LayerBank) -> None:
+    """Raise if the maps disagree: for tests and `doctor`."""
+    for slot, expert in enumerate(bank.expert_in):
+        if expert >= 0 and bank.slot_of[expert] != slot:
+            raise ExpertReadError(f"slot {slot} of {bank.layout.name} holds {expert}, mapped to {bank.slot_of[expert]}")
+    if (bank.slot_of >= 0).sum() != (bank.expert_in >= 0).sum():
+        raise ExpertReadError(f"{bank.layout.name} maps an expert to no slot")

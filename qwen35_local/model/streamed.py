@@ -1,0 +1,184 @@
+"""Routed experts that are mostly on disk: the same arithmetic over slots, and one wait per layer to learn which."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import ConfigError
+from ..experts.bank import LayerBank
+from ..experts.layout import LayerLayout, Part
+from ..experts.lookahead import Lookahead
+from ..experts.prefill import sweep
+from ..experts.slots import Slots
+from ..experts.source import Source
+from .config import AFFINE_BITS, AFFINE_GROUPS, FP_MODES, Quantization, TextConfig
+from .layers import Dense, Matrix, Packed
+from .moe import Guess, Routed, swiglu, weighted_sum
+from .moe import experts as apply_experts
+
+SWEEP_FROM = 9  # tokens from which expert by expert beats token by token
+
+
+class ExpertStream:
+    """The streamed experts of a whole model: banks of `slots[i]` for layer i, two scratch groups that all share."""
+
+    def __init__(
+        self,
+        layouts: Sequence[LayerLayout],
+        slots: Sequence[int],
+        scratch: int,
+        source: Source,
+        c: TextConfig,
+        lookahead: int = 0,
+    ):
+        """`scratch` is the slots of one group; `lookahead` the experts read ahead for a layer, 0 for none."""
+        self.source = source
+        self.lookahead = Lookahead(lookahead) if lookahead else None
+        kinds = {layout.parts for layout in layouts}
+        self._scratch = {parts: (Slots(parts, scratch), Slots(parts, scratch)) for parts in kinds}
+        self.banks = tuple(
+            LayerBank(layout, Slots(layout.parts, n), source) for layout, n in zip(layouts, slots, strict=True)
+        )
+        self.experts = [
+            StreamedExperts(bank, self._scratch[bank.layout.parts], c, self.lookahead) for bank in self.banks
+        ]
+
+    @property
+    def nbytes(self) -> int:
+        """Of all slots."""
+        scratch = sum(slots.nbytes for pair in self._scratch.values() for slots in pair)
+        return scratch + sum(bank.slots.nbytes for bank in self.banks)
+
+    def fill(self, on_progress: Callable[[int], None] | None = None) -> None:
+        """Load the layers that fit completely; the others begin empty."""
+        done = 0
+        for bank in self.banks:
+            if bank.complete:
+                bank.fill(range(bank.layout.experts))
+                done += bank.layout.nbytes
+                if on_progress is not None:
+                    on_progress(done)
+
+    def close(self) -> None:
+        self.source.close()
+
+
+class StreamedExperts:
+    """The experts of one layer behind a bank. `scratch` are two groups of slots that all layers share.
+
+    A complete bank is used like resident experts: no id is ever looked at, nothing is waited for.
+    """
+
+    def __init__(
+        self, bank: LayerBank, scratch: tuple[Slots, Slots], c: TextConfig, lookahead: Lookahead | None = None
+    ):
+        self.bank, self.scratch = bank, scratch
+        self.expect = partial(lookahead.expect, bank) if lookahead and not bank.complete else None
+        parts = bank.layout.parts
+        self._cut = sum(part.matrix == "gate_up" for part in parts)
+        self._kinds = (
+            _packing(parts[: self._cut], 2 * c.moe_intermediate_size, c.hidden_size, bank.layout.name),
+            _packing(parts[self._cut :], c.hidden_size, c.moe_intermediate_size, bank.layout.name),
+        )
+
+    def __call__(self, routed: Routed, guess: Guess | None = None) -> mx.array:
+        """-> float32 [N, H]"""
+        if self.bank.complete:
+            gate_up, down = self._matrices(self.bank.slots)
+            return weighted_sum(apply_experts(routed.rows, routed.ids, gate_up, down), routed.scores)
+        # The one wait of the layer: it also retires whoever still reads this layer's slots.
+        mx.eval(routed.ids, routed.scores, routed.rows, *([guess.ids] if guess else []), *self.bank.slots.readers)
+        self.bank.slots.readers = []
+        ids = np.array(routed.ids)
+        used = np.unique(ids)
+        if len(ids) < SWEEP_FROM and (self.bank.slot_of[used] < 0).sum() <= self.scratch[0].count:
+            return self._token_by_token(routed, ids, used, guess)
+        mx.eval(routed.shared)
+        return sweep(routed.rows, ids, routed.scores, self.bank, self.scratch, self.apply)
+
+    def _token_by_token(self, routed: Routed, ids: np.ndarray, used: np.ndarray, guess: Guess | None) -> mx.array:
+        """Few tokens: what is in memory computes while the rest is read. Every pair is a row of its own, and rows are
+        put back in order before they are added up, so the sum does not show what was in memory."""
+        bank, scratch = self.bank, self.scratch[0]
+        bank.warm(used)
+        plan = bank.plan(used.tolist())
+        batch = bank.commit(plan, scratch)
+        pairs, K = ids.ravel(), ids.shape[1]
+        slot = np.zeros(bank.layout.experts, np.uint32)
+        source = np.zeros(bank.layout.experts, np.uint8)  # 0: in memory now, 1: in the bank after the reads, 2: scratch
+        for kind, places in enumerate(
+            (plan.hits, (*plan.misses, *plan.joined), tuple((e, i) for i, e in enumerate(plan.passed)))
+        ):
+            for expert, at in places:
+                slot[expert], source[expert] = at, kind
+        outputs, order = [], []
+        for kind, slots in enumerate((bank.slots, bank.slots, scratch)):
+            if kind == 1:
+                mx.async_eval(routed.shared, *outputs)
+                if guess is not None:
+                    guess.tell(np.array(guess.ids).tolist())
+                bank.finish(plan, batch)
+            if len(at := np.flatnonzero(source[pairs] == kind)):
+                rows = routed.rows[mx.array((at // K).astype(np.uint32))]
+                outputs.append(self.apply(slots, rows, slot[pairs[at]], sorted_slots=False))
+                order.append(at)
+        y = outputs[0]
+        if len(outputs) > 1:
+            y = mx.concatenate(outputs)[mx.array(np.argsort(np.concatenate(order)).astype(np.uint32))]
+        return weighted_sum(y.reshape(*ids.shape, -1), routed.scores)
+
+    def apply(self, slots: Slots, rows: mx.array, slot_ids: np.ndarray, sorted_slots: bool = True) -> mx.array:
+        """Rows [R, H], each through the expert in its slot -> [R, H]."""
+        gate_up, down = self._matrices(slots)
+        if isinstance(gate_up, Dense) and gate_up.weight.dtype != mx.float32 and not mx.metal.is_available():
+            gate_up, down, slot_ids = _widened(gate_up, down, slot_ids)
+        ids = mx.array(slot_ids)
+        y = swiglu(gate_up.gather(rows[:, None], ids, sorted_slots))
+        y = down.gather(y, ids, sorted_slots)[:, 0]
+        slots.reading(y)
+        return y
+
+    def _matrices(self, slots: Slots) -> tuple[Matrix, Matrix]:
+        return _matrix(slots.arrays[: self._cut], self._kinds[0]), _matrix(slots.arrays[self._cut :], self._kinds[1])
+
+
+def _matrix(arrays: Sequence[mx.array], packing: Quantization | None) -> Matrix:
+    if packing is None:
+        return Dense(arrays[0])
+    weight, scales, *biases = arrays
+    return Packed(weight, scales, biases[0] if biases else None, packing)
+
+
+def _widened(gate_up: Matrix, down: Matrix, slot_ids: np.ndarray) -> tuple[Matrix, Matrix, np.ndarray]:
+    """MLX's gather_mm on a CPU takes float32 only: widen the slots in use, as loading widens resident experts."""
+    used, ids = np.unique(slot_ids, return_inverse=True)
+    chosen = mx.array(used)
+    widened = [Dense(matrix.parts[0][chosen].astype(mx.float32)) for matrix in (gate_up, down)]
+    return widened[0], widened[1], ids.astype(np.uint32)
+
+
+def _packing(parts: Sequence[Part], rows: int, inputs: int, name: str) -> Quantization | None:
+    """How a matrix [rows, inputs] is packed: the shapes of its parts say so (None: plain floats)."""
+    weight, *rest = parts
+    shape = f"{weight.name} of {name} is {weight.dtype} {list(weight.shape)}"
+    if weight.shape[0] != rows:
+        raise ConfigError(f"{shape}, config.json asks for {rows} rows")
+    if not rest:
+        if weight.shape[1] != inputs or weight.dtype not in ("F32", "F16", "BF16"):
+            raise ConfigError(f"{shape}, config.json asks for floats [{rows}, {inputs}]")
+        return None
+    bits, group = weight.shape[1] * 32 // inputs, inputs // rest[0].shape[1]
+    fitting = [q for q in _packings(bits, group, rest[0].dtype, len(rest)) if weight.shape[1] * 32 == inputs * bits]
+    if not fitting or any(part.shape != (rows, inputs // group) for part in rest) or weight.dtype != "U32":
+        raise ConfigError(f"{shape} with {rest[0].dtype} {rest[0].name} {list(rest[0].shape)}: no packing that MLX has")
+    return fitting[0]
+
+
+def _packings(bits: int, group: int, scales: str, others: int) -> list[Quantization]:
+    if scales == "U8" and others == 1:
+        return [Quantization(bits, group, mode) for mode, kind in FP_MODES.items() if kind == (bits, group)]  # pyright: ignore[reportArgumentType]
+    if scales != "U8" and others == 2 and bits in AFFINE_BITS and group in AFFINE_GROUPS:
+        return [Quantization(bits, group, "affine")]
+    return []
