@@ -3,16 +3,26 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`no_color`: the user wants no colours (https://no-color.org)."""
+    """`no_color`: the user wants no colours (https://no-color.org). `models`: where downloaded models are kept.
+    `data`: chats and settings of the terminal app. `dumb`: the terminal cannot place its cursor."""
 
     no_color: bool = False
+    models: Path = Path("~/.qwen35/models")
+    data: Path = Path("~/.qwen35")
+    dumb: bool = False
 
     @classmethod
     def resolve(cls, environment: Mapping[str, str] | None = None) -> Self:
         env = os.environ if environment is None else environment
-        return cls(no_color=bool(env.get("NO_COLOR")) or env.get("TERM") == "dumb")
+        return cls(
+            no_color=bool(env.get("NO_COLOR")) or env.get("TERM") == "dumb",
+            models=Path(env.get("QWEN35_MODELS") or "~/.qwen35/models").expanduser(),
+            data=Path(env.get("QWEN35_DATA") or "~/.qwen35").expanduser(),
+            dumb=env.get("TERM") in (None, "", "dumb", "unknown"),
+        )

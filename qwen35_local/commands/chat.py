@@ -36,9 +36,11 @@ def run_app(args: argparse.Namespace, options: dict[str, Any], settings: Setting
     from tui.app import ChatApp
 
     def opening(on_progress: Callable[[Progress], None]) -> Engine:
-        return open_engine(args.model, context=args.context, dtype=args.dtype, on_progress=on_progress)
+        return open_engine(args.model, **model_options(args), on_progress=on_progress)
 
-    return ChatApp(opening, settings.data, overrides(options, args.system)).run() or 0
+    app = ChatApp(opening, settings.data, overrides(options, args.system))
+    app.run()
+    return app.return_code or 0
 
 
 def overrides(options: dict[str, Any], system: str | None) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""The app: owns the engine's thread, the history and the user's choices, and shows the chat."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from textual.app import App
+from textual.binding import Binding
+
+from qwen35_local.bridge import OpenEngine
+
+from .chat.host import EngineHost
+from .chat.talk import Talk
+from .palette import Palette
+from .screens.chat import ChatScreen
+from .settings import Preferences
+from .store.history import History
+from .themes import THEMES
+
+
+class ChatApp(App[None]):
+    """`data` is the folder of the history and the settings; None keeps nothing. `overrides` are the command line's."""
+
+    TITLE = "qwen35"
+    ENABLE_COMMAND_PALETTE = True
+    BINDINGS = [  # noqa: RUF012
+        Binding("ctrl+q", "quit", "Quit", id="quit", priority=True),
+        Binding("ctrl+c", "copy_or_stop", "Copy, stop, quit", id="interrupt", priority=True, show=False),
+    ]
+    CSS = """
+    Screen { background: $background; }
+    """
+
+    def __init__(self, open_engine: OpenEngine, data: Path | None = None, overrides: dict | None = None):
+        super().__init__()
+        self._data = data
+        self.preferences, notice = Preferences.load(self._settings_path)
+        self.preferences = replace(self.preferences, **(overrides or {}))
+        self.host = EngineHost(open_engine)
+        self.history = History(data / "history.sqlite3" if data else None)
+        self.talk = Talk(self.host, self.history, lambda: self.preferences)
+        self.talk.notice = " ".join(filter(None, [notice, self.talk.notice]))
+        for theme in THEMES:
+            self.register_theme(theme)
+
+    @property
+    def _settings_path(self) -> Path | None:
+        return self._data / "settings.json" if self._data else None
+
+    @property
+    def palette(self) -> Palette:
+        theme = self.current_theme
+        return Palette.of(self.theme_variables, theme.dark, theme.ansi)
+
+    def on_mount(self) -> None:
+        self.theme = self.preferences.theme
+        if self.preferences.keys:
+            self.set_keymap(dict(self.preferences.keys))
+        self.chat = ChatScreen(self.host, self.talk, self.palette)
+        self.push_screen(self.chat)
+        self.theme_changed_signal.subscribe(self, lambda _: self.call_after_refresh(self._recolour))
+        self.call_after_refresh(self.host.start)
+
+    def _recolour(self) -> None:
+        self.chat.repaint(self.palette)
+
+    def prefer(self, **changes) -> None:
+        """Change and keep a choice."""
+        self.preferences = replace(self.preferences, **changes)
+        try:
+            self.preferences.save(self._settings_path)
+        except OSError as error:
+            self.chat.say(f"the settings could not be saved ({error})")
+        if "theme" in changes:
+            self.theme = self.preferences.theme
+
+    def action_copy_or_stop(self) -> None:
+        """Ctrl+C: copies what is selected, else stops an answer, else clears the composer; twice, it leaves."""
+        selected = self.screen.get_selected_text()
+        if selected:
+            self.copy_to_clipboard(selected)
+            self.screen.clear_selection()
+        elif self.talk.stop():
+            pass
+        elif self.chat.composer.text:
+            self.chat.composer.put("")
+        elif self._leaving:
+            self.exit()
+        else:
+            self._leaving = True
+            self.chat.say("Ctrl+C again, or Ctrl+Q, leaves")
+            self.set_timer(2.0, self._stay)
+
+    _leaving = False
+
+    def _stay(self) -> None:
+        self._leaving = False
+
+    def on_unmount(self) -> None:
+        self.talk.abandon()
+        self.host.close()
+        self.history.close()

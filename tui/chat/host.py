@@ -1,0 +1,116 @@
+"""The engine as the app sees it: a state to show and replies to drain, over the worker thread of `bridge`.
+
+The app never waits for the engine: it looks at `state` and drains `Reply.events` a few times a second.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from qwen35_local.bridge import Answer, OpenEngine, Worker
+from qwen35_local.engine import ChatRequest, EngineInfo
+from qwen35_local.errors import Qwen35Error
+from qwen35_local.events import Done, Event, Progress
+
+PAUSE = 1 / 15  # seconds between two looks at an answer: each look takes time from the engine's thread
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """`done` and `total` are bytes; 0 before the first word of the engine."""
+
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    info: EngineInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    message: str
+
+
+State = Loading | Ready | Failed
+
+
+class Reply:
+    """One answer on its way. `events` fills; `ended` is set after the last one, `error` if that was one."""
+
+    def __init__(self, worker: Worker, request: ChatRequest):
+        self.request = request
+        self.events: deque[Event] = deque()
+        self.error = ""
+        self.stopped = False  # it was asked to stop, and did so before its end
+        self.ended = False
+        self._worker = worker
+        self._answer: Answer | None = None
+        self._task = asyncio.get_running_loop().create_task(self._read())
+
+    def stop(self) -> None:
+        """End it at the next token or chunk of the prompt; at once while the model still loads."""
+        self.stopped = not self.ended
+        if self._answer is not None:
+            self._answer.cancel()
+        else:
+            self._task.cancel()
+
+    def drain(self) -> list[Event]:
+        """What came since the last call."""
+        events = list(self.events)
+        self.events.clear()
+        return events
+
+    async def _read(self) -> None:
+        try:
+            self._answer = await self._worker.ask(self.request)
+            async for events in self._answer.batches():
+                self.events += events
+                if isinstance(events[-1], Done):
+                    self.stopped = False
+                    break
+                await asyncio.sleep(PAUSE)
+        except Exception as error:  # whatever an engine raises, the app stays and says it
+            self.error = "" if self.stopped else sentence(self._worker.error or error)
+        finally:
+            self.ended = True
+
+
+class EngineHost:
+    """Opens an engine in its thread and hands it one request after the other."""
+
+    def __init__(self, open_engine: OpenEngine):
+        self._worker = Worker(open_engine)
+
+    @property
+    def state(self) -> State:
+        worker = self._worker
+        if worker.error is not None:
+            return Failed(sentence(worker.error))
+        if worker.info is None or worker.state == "loading":
+            progress = worker.progress or Progress("load", 0, 0, "bytes")
+            return Loading(progress.done, progress.total)
+        return Ready(worker.info)
+
+    @property
+    def info(self) -> EngineInfo | None:
+        return self._worker.info
+
+    def start(self) -> None:
+        self._worker.start()
+
+    def ask(self, request: ChatRequest) -> Reply:
+        """Queue a request; it waits for the model if that is still loading."""
+        return Reply(self._worker, request)
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Stop what runs and close the engine; waits at most `timeout` seconds."""
+        self._worker.close(timeout)
+
+
+def sentence(error: BaseException) -> str:
+    """One line for a person; the type is named only where the text is not ours."""
+    text = str(error) or type(error).__name__
+    return text if isinstance(error, Qwen35Error) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,1 @@
+"""Chats on disk: one SQLite file, shared by all windows of the app."""
