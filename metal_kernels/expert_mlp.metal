@@ -13,7 +13,7 @@
 constant constexpr int MXFP4 = 0, NVFP4 = 1, AFFINE = 2;
 constant constexpr uint SIMD = 32;
 constant constexpr uint LOAD = 16; // weights per lane and load
-constant constexpr uint SIMDGROUPS = 2; // per threadgroup
+constant constexpr uint SIMDGROUPS = 4; // per threadgroup: what they share of x and h, a core's cache serves
 
 template <int MODE>
 constexpr uint group_size() {
@@ -54,23 +54,31 @@ inline float scale_of(bfloat scale) {
   return scale;
 }
 
-// sums[r] += (weights of row `row` at inputs [at, at + 16)) . x[r], for the R vectors a lane holds
-template <int MODE, int R, typename S>
-inline void add_row(
-    const device uint* w, const device S* scales, const device S* biases, size_t row, uint at, uint inputs,
-    thread const float (*x)[LOAD], thread const float* x_sums, thread float* sums) {
-  const uint2 codes = *(const device uint2*)(w + (row * inputs + at) / 8);
-  float q[LOAD];
-  unpack<MODE>(codes.x, q);
-  unpack<MODE>(codes.y, q + 8);
+// Sixteen weights of one row, as they are stored.
+struct Codes {
+  uint2 codes;
+  float scale, bias;
+};
+
+template <int MODE, typename S>
+inline Codes load_row(
+    const device uint* w, const device S* scales, const device S* biases, size_t row, uint at, uint inputs) {
+  Codes loaded;
+  loaded.codes = *(const device uint2*)(w + (row * inputs + at) / 8);
   const size_t group = (row * inputs + at) / group_size<MODE>();
-  const float scale = scale_of<MODE>(scales[group]);
-  const float bias = MODE == AFFINE ? float(biases[group]) : 0.0f;
-  for (int r = 0; r < R; r++) {
-    float dot = 0;
-    for (uint i = 0; i < LOAD; i++) dot += q[i] * x[r][i];
-    sums[r] += MODE == AFFINE ? scale * dot + bias * x_sums[r] : scale * dot;
-  }
+  loaded.scale = scale_of<MODE>(scales[group]);
+  loaded.bias = MODE == AFFINE ? float(biases[group]) : 0.0f;
+  return loaded;
+}
+
+// Their product with sixteen inputs x, whose sum is `sum`.
+template <int MODE>
+inline float product(Codes row, thread const float* x, float sum) {
+  float q[LOAD], dot = 0;
+  unpack<MODE>(row.codes.x, q);
+  unpack<MODE>(row.codes.y, q + 8);
+  for (uint i = 0; i < LOAD; i++) dot += q[i] * x[i];
+  return MODE == AFFINE ? row.scale * dot + row.bias * sum : row.scale * dot;
 }
 
 // The inputs [at, at + 16) of vector `row`, and their sum.
@@ -84,48 +92,78 @@ inline float load_inputs(P x, size_t row, uint at, uint inputs, thread float* ou
   return sum;
 }
 
-// Whether an earlier pair names the slot of `pair` and so does its work.
-template <typename P>
-inline bool served_earlier(P slots, uint pair) {
-  for (uint p = 0; p < pair; p++)
-    if (slots[p] == slots[pair]) return true;
-  return false;
-}
+// A set of (token, k) pairs, one bit each, the same in all lanes.
+template <int WORDS>
+struct Pairs {
+  uint bits[WORDS];
 
-// The next up to R pairs from `next` on that name `slot`; `none` where there are fewer. Returns where to go on.
-template <int R, typename P>
-inline uint next_pairs(P slots, uint slot, uint next, uint none, thread uint* pairs) {
-  for (int r = 0; r < R; r++) {
-    while (next < none && slots[next] != slot) next++;
-    pairs[r] = next;
-    if (next < none) next++;
+  // The pairs whose slot is `slot`.
+  template <typename P>
+  static Pairs naming(uint slot, P slots, uint all, uint lane) {
+    Pairs pairs;
+    for (uint i = 0; i < WORDS; i++) {
+      const uint pair = i * SIMD + lane;
+      pairs.bits[i] = uint(static_cast<simd_vote::vote_t>(simd_ballot(pair < all && slots[pair] == slot)));
+    }
+    return pairs;
   }
-  return next;
-}
+
+  // The first pair that names each slot.
+  template <typename P>
+  static Pairs leaders(P slots, uint all, uint lane) {
+    Pairs pairs;
+    for (uint i = 0; i < WORDS; i++) {
+      const uint pair = i * SIMD + lane;
+      bool leads = pair < all;
+      for (uint p = 0; p < pair && leads; p++) leads = slots[p] != slots[pair];
+      pairs.bits[i] = uint(static_cast<simd_vote::vote_t>(simd_ballot(leads)));
+    }
+    return pairs;
+  }
+
+  // Take out the first pair; `none` if the set is empty.
+  uint take(uint none) thread {
+    for (uint i = 0; i < WORDS; i++)
+      if (bits[i] != 0) {
+        const uint bit = ctz(bits[i]);
+        bits[i] &= bits[i] - 1;
+        return i * SIMD + bit;
+      }
+    return none;
+  }
+};
 
 // kernel expert_gate_up(x, slots, w, scales, biases) -> h
-// grid (32, I / ROWS, M * K), threadgroup (32, 2, 1); h float32 [M * K, I]
+// grid (32, I / ROWS, M * K), threadgroup (32, SIMDGROUPS, 1); h float32 [M * K, I]
+constexpr int WORDS = (R * K + SIMD - 1) / SIMD; // M <= R
 const uint lane = thread_index_in_simdgroup;
 const uint first = thread_position_in_grid.y * ROWS; // of this simdgroup's rows
 const uint pair = thread_position_in_grid.z;
 const uint all = slots_shape[0] * K;
-if (served_earlier(slots, pair)) return;
 const uint slot = slots[pair];
+auto members = Pairs<WORDS>::naming(slot, slots, all, lane);
+uint pairs[R];
+pairs[0] = members.take(all);
+if (pairs[0] != pair) return; // an earlier pair's threadgroup does this slot
 
-for (uint next = pair; next < all;) {
-  uint pairs[R];
-  next = next_pairs<R>(slots, slot, next, all, pairs);
-  if (pairs[0] == all) break;
+while (pairs[0] < all) {
+  for (int r = 1; r < R; r++) pairs[r] = members.take(all);
   float gate[ROWS][R] = {}, up[ROWS][R] = {};
   for (uint at = lane * LOAD; at < H; at += SIMD * LOAD) {
-    float inputs[R][LOAD], sums[R];
-    for (int r = 0; r < R; r++)
-      if (pairs[r] < all) sums[r] = load_inputs(x, pairs[r] / K, at, H, inputs[r]);
-      else sums[r] = load_inputs(x, pairs[0] / K, at, H, inputs[r]);
+    Codes gates[ROWS], ups[ROWS];
     for (uint row = 0; row < ROWS; row++) {
       const size_t gate_row = size_t(slot) * 2 * I + first + row;
-      add_row<MODE, R>(w, scales, biases, gate_row, at, H, inputs, sums, gate[row]);
-      add_row<MODE, R>(w, scales, biases, gate_row + I, at, H, inputs, sums, up[row]);
+      gates[row] = load_row<MODE>(w, scales, biases, gate_row, at, H);
+      ups[row] = load_row<MODE>(w, scales, biases, gate_row + I, at, H);
+    }
+    for (int r = 0; r < R; r++) {
+      if (pairs[r] == all) break;
+      float inputs[LOAD];
+      const float sum = load_inputs(x, pairs[r] / K, at, H, inputs);
+      for (uint row = 0; row < ROWS; row++) {
+        gate[row][r] += product<MODE>(gates[row], inputs, sum);
+        up[row][r] += product<MODE>(ups[row], inputs, sum);
+      }
     }
   }
   for (int r = 0; r < R; r++) {
@@ -135,39 +173,46 @@ for (uint next = pair; next < all;) {
       if (lane == row) h[size_t(pairs[r]) * I + first + row] = g / (1.0f + exp(-g)) * u;
     }
   }
+  pairs[0] = members.take(all);
 }
 
 // kernel expert_down(h, slots, weights, w, scales, biases) -> y
-// grid (32, H / ROWS, 1), threadgroup (32, 2, 1); y T [M, H]
+// grid (32, H / ROWS, 1), threadgroup (32, SIMDGROUPS, 1); y T [M, H]
+constexpr int WORDS = (R * K + SIMD - 1) / SIMD; // M <= R
 const uint lane = thread_index_in_simdgroup;
 const uint first = thread_position_in_grid.y * ROWS;
 const uint all = slots_shape[0] * K;
-threadgroup float products[SIMDGROUPS][M_MAX * K * ROWS];
+threadgroup float products[SIMDGROUPS][R * K * ROWS];
 threadgroup float* mine = products[simdgroup_index_in_threadgroup]; // (down h) by pair and row
 
-for (uint pair = 0; pair < all; pair++) {
-  if (served_earlier(slots, pair)) continue;
+auto leaders = Pairs<WORDS>::leaders(slots, all, lane);
+for (uint pair = leaders.take(all); pair < all; pair = leaders.take(all)) {
   const uint slot = slots[pair];
-  for (uint next = pair; next < all;) {
-    uint pairs[R];
-    next = next_pairs<R>(slots, slot, next, all, pairs);
-    if (pairs[0] == all) break;
+  auto members = Pairs<WORDS>::naming(slot, slots, all, lane);
+  uint pairs[R];
+  pairs[0] = members.take(all);
+  while (pairs[0] < all) {
+    for (int r = 1; r < R; r++) pairs[r] = members.take(all);
     float down[ROWS][R] = {};
     for (uint at = lane * LOAD; at < I; at += SIMD * LOAD) {
-      float inputs[R][LOAD], sums[R];
-      for (int r = 0; r < R; r++)
-        if (pairs[r] < all) sums[r] = load_inputs(h, pairs[r], at, I, inputs[r]);
-        else sums[r] = load_inputs(h, pairs[0], at, I, inputs[r]);
+      Codes codes[ROWS];
       for (uint row = 0; row < ROWS; row++)
-        add_row<MODE, R>(w, scales, biases, size_t(slot) * H + first + row, at, I, inputs, sums, down[row]);
+        codes[row] = load_row<MODE>(w, scales, biases, size_t(slot) * H + first + row, at, I);
+      for (int r = 0; r < R; r++) {
+        if (pairs[r] == all) break;
+        float inputs[LOAD];
+        const float sum = load_inputs(h, pairs[r], at, I, inputs);
+        for (uint row = 0; row < ROWS; row++) down[row][r] += product<MODE>(codes[row], inputs, sum);
+      }
     }
     for (int r = 0; r < R; r++) {
       if (pairs[r] == all) break;
       for (uint row = 0; row < ROWS; row++) {
-        const float product = simd_sum(down[row][r]);
-        if (lane == row) mine[pairs[r] * ROWS + row] = product;
+        const float total = simd_sum(down[row][r]);
+        if (lane == row) mine[pairs[r] * ROWS + row] = total;
       }
     }
+    pairs[0] = members.take(all);
   }
 }
 simdgroup_barrier(mem_flags::mem_threadgroup);

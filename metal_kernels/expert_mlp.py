@@ -15,6 +15,7 @@ from .dispatch import Operation
 from .launch import launch
 
 ROWS_MAX = 8  # rows of x in one call of the decode kernels: a token, or one with its speculated followers
+ROWS, SIMDGROUPS = 4, 4  # output rows of a simdgroup, simdgroups of a threadgroup; as in expert_mlp.metal
 SORT_FROM = 64  # (row, expert) pairs from which grouping them by expert pays in MLX's gather_qmm
 MODES = {"mxfp4": 0, "nvfp4": 1, "affine": 2}  # as in expert_mlp.metal
 GROUPS = {"mxfp4": 32, "nvfp4": 16, "affine": 64}
@@ -56,8 +57,7 @@ def expert_mlp_metal(x: mx.array, slots: mx.array, weights: mx.array, bank: Expe
     if M > ROWS_MAX:
         raise ValueError(f"{M} rows: the decode kernels take {ROWS_MAX}")
     R = 1 << (M - 1).bit_length()  # pairs served by one read of a weight: 1, 2, 4, 8
-    rows = 4 if R < 8 else 2  # output rows of a simdgroup: eight vectors in registers leave room for two
-    template = {"T": x.dtype, "MODE": MODES[bank.mode], "H": H, "I": I, "K": K, "R": R, "ROWS": rows}
+    template = {"T": x.dtype, "MODE": MODES[bank.mode], "H": H, "I": I, "K": K, "R": R, "ROWS": ROWS}
     (h,) = launch(
         "expert_mlp",
         "expert_gate_up",
@@ -71,8 +71,8 @@ def expert_mlp_metal(x: mx.array, slots: mx.array, weights: mx.array, bank: Expe
         },
         outputs={"h": ((M * K, I), mx.float32)},
         template=template,
-        grid=(32, I // rows, M * K),
-        threadgroup=(32, 2, 1),
+        grid=(32, I // ROWS, M * K),
+        threadgroup=(32, SIMDGROUPS, 1),
     )
     (y,) = launch(
         "expert_mlp",
@@ -86,9 +86,9 @@ def expert_mlp_metal(x: mx.array, slots: mx.array, weights: mx.array, bank: Expe
             "biases": bank.down_scales if bank.down_biases is None else bank.down_biases,
         },
         outputs={"y": ((M, H), x.dtype)},
-        template=template | {"M_MAX": R},
-        grid=(32, H // rows, 1),
-        threadgroup=(32, 2, 1),
+        template=template,
+        grid=(32, H // ROWS, 1),
+        threadgroup=(32, SIMDGROUPS, 1),
     )
     return y
 

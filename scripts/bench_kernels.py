@@ -3,6 +3,8 @@
     python scripts/bench_kernels.py [--quick] [--json FILE]
 
 "least" is the bytes an operation cannot avoid: every weight, state and activation in use read or written once.
+"x least" is what comes from memory when buffers up to 2 MB stay in the cache that all cores share, "x asked" what the
+threadgroups ask for, that cache included.
 Ours are counted by running the shipped Metal text on the CPU runner of tests/metal_cpu; so are MLX's big kernels (its
 own headers). MLX's small operations are counted from the graph, fused wherever a compiler could. On Metal each
 candidate is timed too, beside a copy's bandwidth.
@@ -30,6 +32,7 @@ from metal_cpu import Counters, metal_on_cpu  # noqa: E402
 from metal_cpu import mlx_kernels as stock  # noqa: E402
 from metal_cpu.graph import dispatches  # noqa: E402
 
+from metal_kernels import delta_inputs as inputs  # noqa: E402
 from metal_kernels import expert_mlp as mlp  # noqa: E402
 from metal_kernels import gated_delta as delta  # noqa: E402
 from metal_kernels import router_topk as router  # noqa: E402
@@ -43,6 +46,7 @@ class Row:
     who: str
     dispatches: int
     device_bytes: int
+    group_bytes: int  # what threadgroups ask for, as if no cache were shared between them
     least_bytes: int
     barriers: int | None = None
     simd_ops: int | None = None
@@ -62,10 +66,11 @@ def ours(operation: str, least: int, function: Callable[..., Any], *arguments: A
 
 def counted(operation: str, who: str, least: int, counters: list[Counters], graph: Sequence[Any] = ()) -> Row:
     """Kernels that were run, and operations that were counted from a graph."""
-    moved = sum(c.device_bytes() for c in counters) + sum(d.device_bytes for d in graph)
+    around = sum(d.device_bytes for d in graph)
+    moved, asked = (sum(c.device_bytes(cache) for c in counters) + around for cache in (2 << 20, 0))
     barriers = sum(c.threadgroup_barriers for c in counters)
     simd_ops = sum(c.simd_ops + c.matrix_ops for c in counters)
-    return Row(operation, who, len(counters) + len(graph), moved, least, barriers, simd_ops)
+    return Row(operation, who, len(counters) + len(graph), moved, asked, least, barriers, simd_ops)
 
 
 def routing(T: int, E: int, K: int) -> list[Row]:
@@ -110,6 +115,18 @@ def experts(mode: str, M: int, K: int, S: int, H: int, I: int) -> list[Row]:  # 
         ours(name, least, mlp.expert_mlp_metal, x, slots, weights, bank),
         counted(name, "mlx", least, [first, second], around),
     ]
+
+
+def gates(T: int, Hk: int, Hv: int, D: int) -> list[Row]:
+    """Convolution, SiLU, norms and gates; MLX's with every chain of element-wise operations in one kernel."""
+    arguments = inputs.random_inputs(1, T, Hk, Hv, D, mx.bfloat16)
+    mx.eval(arguments[:7])
+    least, name = sum(a.nbytes for a in arguments[:7]), f"delta_inputs T={T}"
+    mine = inputs.delta_inputs_metal
+    with metal_on_cpu("count"):
+        least += sum(a.nbytes for a in mine(*arguments))
+    graph = dispatches(lambda *a: inputs.delta_inputs_reference(*a, Hk), *arguments[:7])
+    return [ours(name, least, mine, *arguments), counted(name, "mlx", least, [], graph)]
 
 
 def recurrence(T: int, Hk: int, Hv: int, D: int) -> list[Row]:
@@ -162,12 +179,12 @@ def timed() -> list[dict[str, Any]]:
 
 
 def table(rows: list[Row]) -> str:
-    head = ("operation", "who", "dispatches", "MB moved", "x least", "barriers", "simd ops")
-    lines = ["{:26} {:16} {:>10} {:>10} {:>8} {:>9} {:>9}".format(*head)]
+    head = ("operation", "who", "dispatches", "MB moved", "x least", "x asked", "barriers", "simd ops")
+    lines = ["{:26} {:16} {:>10} {:>10} {:>8} {:>8} {:>9} {:>9}".format(*head)]
     for r in rows:
         lines.append(
             f"{r.operation:26} {r.who:16} {r.dispatches:10} {r.device_bytes / 1e6:10.3f} {r.ratio:8.3f} "
-            f"{r.barriers or 0:9} {r.simd_ops or 0:9}"
+            f"{r.group_bytes / r.least_bytes:8.3f} {r.barriers or 0:9} {r.simd_ops or 0:9}"
         )
     return "\n".join(lines)
 
@@ -183,6 +200,8 @@ def main() -> None:
     for mode in ("mxfp4",) if quick else ("mxfp4", "nvfp4", "affine"):
         for M in (1, 4, 8):
             rows += experts(mode, M, 10, 64, H, I)
+    for T in (1, 64):
+        rows += gates(T, *heads, 128)
     for T in (1, 4, 64):
         rows += recurrence(T, *heads, 128)
     rows += rollback(4, *heads, 128)

@@ -6,6 +6,8 @@ then other schedules, then the sanitizers.
 
 import multiprocessing
 import os
+import resource
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,13 +20,14 @@ from metal_cpu.mutate import Mutant, mutants
 from metal_cpu.oracle import delta_case, delta_float64, delta_states_float64, spread_error
 
 from metal_kernels import launch
+from metal_kernels.delta_inputs import delta_inputs_metal, random_inputs
 from metal_kernels.expert_mlp import GROUPS, expert_mlp_metal
 from metal_kernels.gated_delta import gated_delta_chunked_metal, gated_delta_metal, gated_delta_steps_metal
 from metal_kernels.router_topk import router_topk_metal
 
-from .oracles import experts_case, experts_oracle, router_oracle
+from .oracles import experts_case, experts_oracle, inputs_oracle, router_oracle
 
-SECONDS = 20  # a mutant that runs longer hangs
+CPU_SECONDS = 20  # a mutant that computes longer hangs (compiling is not counted)
 CHECKS = [
     {"variant": "count"},
     {"order": "reverse"},
@@ -39,6 +42,7 @@ EQUIVALENT: dict[str, str] = {}
 
 def _router(T: int, E: int, k: int) -> float:
     logits = mx.round(mx.random.normal((T, E), key=mx.random.key(E)) * 4) / 2  # with ties
+    logits[0, E - 1] = 50  # the last expert counts too
     logits[1, 3] = mx.nan
     ids, weights = (np.array(a) for a in router_topk_metal(logits, k))
     logits[1, 3] = -mx.inf  # how the kernel ranks NaN
@@ -51,6 +55,12 @@ def _router(T: int, E: int, k: int) -> float:
 def _experts(mode: str, M: int) -> float:
     arguments = experts_case(mode, M, 3, 4, 576, 64)
     return spread_error(expert_mlp_metal(*arguments), experts_oracle(*arguments))
+
+
+def _inputs(B: int, T: int, D: int) -> float:
+    arguments = random_inputs(B, T, 1, 2, D, mx.bfloat16)
+    pairs = zip(delta_inputs_metal(*arguments), inputs_oracle(*arguments), strict=True)
+    return max(spread_error(got, want) for got, want in pairs)
 
 
 def _delta(form: Callable, T: int, Dk: int, Dv: int) -> float:
@@ -70,6 +80,7 @@ CASES: dict[str, list[Callable[[], float]]] = {
         partial(_experts, "mxfp4", 1),
         partial(_experts, "mxfp4", 3),
     ],
+    "delta_inputs": [partial(_inputs, 2, 19, 64), partial(_inputs, 2, 1, 32)],
     "gated_delta": [
         partial(_delta, gated_delta_metal, 3, 32, 24),
         partial(_delta, gated_delta_steps_metal, 3, 32, 24),
@@ -81,26 +92,28 @@ WRONG = 2e-5
 
 
 def run_cases(file: str, text: str, options: dict) -> tuple[str, list[list[int]]]:
-    """What is wrong with the first case that is wrong, and the bytes that each case moved."""
+    """What is wrong with the first case that is wrong, and the work that each case took."""
     parsed = launch.parse(text)
     launch.sources = {file: parsed}.__getitem__
-    moved: list[list[int]] = []
+    work: list[list[int]] = []
     for case in CASES[file]:
         with metal_on_cpu(**options) as launches:
             error = case()
         if not error < WRONG:
-            return f"error {error:.1e}", moved
-        moved.append([_traffic(one) for one in launches])
-    return "", moved
+            return f"error {error:.1e}", work
+        work.append([_work(one) for one in launches])
+    return "", work
 
 
-def _traffic(one: Launch) -> int:
-    """As asked for by threads: twice the work for the same result must not pass."""
-    return sum(t.read + t.written for t in one.counters.traffic.values())
+def _work(one: Launch) -> int:
+    """Bytes as asked for by threads, and operations: more work for the same result must not pass."""
+    c = one.counters
+    return sum(t.read + t.written for t in c.traffic.values()) + c.simd_ops + c.matrix_ops + c.threadgroup_barriers
 
 
 def _child(file: str, text: str, options: dict, folder: str, send) -> None:
     os.environ["METAL_CPU_CACHE"] = folder
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a descriptor, not a path
         os.dup2(nowhere.fileno(), 2)
     try:
@@ -120,9 +133,10 @@ def run_alone(file: str, text: str, options: dict, folder: str) -> tuple[str, li
     process.start()
     send.close()
     try:
-        return receive.recv() if receive.poll(SECONDS) else ("it hangs", [])
+        return receive.recv()
     except EOFError:
-        return "it crashes", []
+        process.join()
+        return "it hangs" if process.exitcode == -signal.SIGXCPU else "it crashes", []
     finally:
         process.kill()
         process.join()
@@ -133,17 +147,17 @@ def verdicts(file: str, chosen: slice) -> Iterator[tuple[Mutant, str]]:
     original, expected = (resources.files("metal_kernels") / f"{file}.metal").read_text(), []
     with tempfile.TemporaryDirectory() as folder:
         for options in CHECKS:
-            complaint, moved = run_alone(file, original, options, folder)
+            complaint, work = run_alone(file, original, options, folder)
             assert complaint == "", f"the kernel itself fails {options}: {complaint}"
             if options.get("variant") == "count":
-                expected = moved
+                expected = work
         for mutant in mutants(original)[chosen]:
             found = ""
             for options in CHECKS:
-                found, moved = run_alone(file, mutant.text, options, folder)
-                if not found and options.get("variant") == "count" and moved != expected:
-                    more = any(a > b for a, b in zip(_flat(moved), _flat(expected), strict=False))
-                    found = "it moves more" if more or len(_flat(moved)) != len(_flat(expected)) else ""
+                found, work = run_alone(file, mutant.text, options, folder)
+                if not found and options.get("variant") == "count" and work != expected:
+                    more = any(a > b for a, b in zip(_flat(work), _flat(expected), strict=False))
+                    found = "it does more" if more or len(_flat(work)) != len(_flat(expected)) else ""
                 if found:
                     break
             yield mutant, found

@@ -63,3 +63,18 @@ def experts_case(mode: str, M: int, K: int, S: int, H: int, I: int, dtype: mx.Dt
     slots = mx.random.randint(0, S, (M, K), key=next(keys)).astype(mx.uint32)
     weights = mx.softmax(mx.random.normal((M, K), key=next(keys)), axis=-1)
     return x, slots, weights, random_bank(mode, S, H, I, seed)
+
+
+def inputs_oracle(
+    qkv: mx.array, past: mx.array, taps: mx.array, a: mx.array, b: mx.array, A_log: mx.array, dt_bias: mx.array, Hk: int
+) -> list[np.ndarray]:
+    """The fields of DeltaInputs, a token at a time."""
+    (B, T, C), K, Hv = qkv.shape, taps.shape[0], A_log.size
+    D = C // (2 * Hk + Hv)
+    seen = np.concatenate([float64(past), float64(qkv)], axis=1)
+    rows = np.stack([(float64(taps) * seen[:, t : t + K]).sum(axis=1) for t in range(T)], axis=1)
+    heads = (rows / (1 + np.exp(-rows))).reshape(B, T, 2 * Hk + Hv, D)
+    q, k, v = np.split(heads, [Hk, 2 * Hk], axis=2)
+    q, k = (x / np.sqrt((x * x).sum(axis=-1, keepdims=True) + 1e-6) for x in (q, k))
+    g = -np.exp(float64(A_log)) * np.logaddexp(float64(a) + float64(dt_bias), 0)
+    return [q / np.sqrt(D), k, v, g, 1 / (1 + np.exp(-float64(b))), seen[:, T:]]

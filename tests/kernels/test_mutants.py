@@ -6,7 +6,9 @@ from kernel_cases.mutants import CASES, EQUIVALENT, lines, survivors
 pytestmark = pytest.mark.usefixtures("compiler")
 
 
-@pytest.mark.parametrize(("file", "every"), [("router_topk", 18), ("expert_mlp", 50), ("gated_delta", 75)])
+@pytest.mark.parametrize(
+    ("file", "every"), [("router_topk", 18), ("expert_mlp", 50), ("delta_inputs", 40), ("gated_delta", 75)]
+)
 def test_a_sample_of_mutants_is_found(file, every):
     _, left = survivors(file, slice(5, None, every))
     assert left == []

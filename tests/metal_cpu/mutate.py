@@ -64,7 +64,9 @@ def mutants(text: str) -> list[Mutant]:
                 continue
             for replacement in replacements:
                 old = match.group(group)
-                new = SWAPPED[old] if replacement == "swap" else str(int(old) + 1) if replacement == "+1" else replacement
+                new = (
+                    SWAPPED[old] if replacement == "swap" else str(int(old) + 1) if replacement == "+1" else replacement
+                )
                 changed = _replaced(text, code, match.start(group), match.end(group), new)
                 before, after = (t.splitlines()[line - 1] for t in (text, changed))
                 found[changed] = Mutant(changed, line, before, after)

@@ -67,7 +67,7 @@ class Counters:
     threadgroup_bytes: int
     traffic: Mapping[str, Traffic] = field(default_factory=dict)
 
-    def device_bytes(self, cache: int = 256 * 1024) -> int:
+    def device_bytes(self, cache: int = 2 << 20) -> int:
         """Bytes moved between device memory and the GPU under one plain assumption about caches.
 
         A threadgroup reads a byte once, however many of its threads ask for it (its core's cache holds it). Another
