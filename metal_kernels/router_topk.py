@@ -32,16 +32,15 @@ def router_topk_metal(logits: mx.array, k: int) -> tuple[mx.array, mx.array]:
 
 
 def router_topk_reference(logits: mx.array, k: int) -> tuple[mx.array, mx.array]:
-    """The same in MLX operations; a NaN logit makes the weights of its row NaN."""
-    E = logits.shape[-1]
-    logits = logits.astype(mx.float32) + 0.0  # -0 and +0 are a tie
-    # One integer that sorts by logit, then by lower expert: argpartition alone breaks ties as it happens to.
-    bits = logits.view(mx.int32)
-    rank = mx.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(mx.int64)
-    keys = rank * E - mx.arange(E, dtype=mx.int64)
-    ids = mx.sort(mx.argpartition(-keys, k - 1, axis=-1)[:, :k], axis=-1)
-    shifted = mx.exp(mx.take_along_axis(logits, ids, axis=-1) - mx.max(logits, axis=-1, keepdims=True))
-    return ids, shifted / shifted.sum(axis=-1, keepdims=True)
+    """The same in MLX operations; a NaN logit makes the weights of its row NaN.
+
+    MLX's argpartition breaks ties by the lower index: on a CPU it compares the indices of equal values, on Metal it is
+    a stable sort.
+    """
+    logits = logits.astype(mx.float32)
+    ids = mx.sort(mx.argpartition(-logits, k - 1, axis=-1)[:, :k], axis=-1)
+    chosen = mx.take_along_axis(logits, ids, axis=-1)
+    return ids, mx.softmax(chosen - mx.max(logits, axis=-1, keepdims=True), axis=-1)
 
 
 def _cases() -> list[tuple[mx.array, int]]:
