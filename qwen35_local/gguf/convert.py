@@ -1,6 +1,6 @@
 """A checkpoint of this architecture, in any layout that we read, as one GGUF file."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Types:
         return kind if entry.shape[-1] % kind.block == 0 else BY_NAME["F16"]
 
 
-def convert(path: Path, out: Path, types: Types | None = None) -> Iterator[Progress]:
+def convert(path: Path, out: Path, types: Types | None = None) -> Generator[Progress, None, None]:
     """Write the checkpoint at `path` to the file `out`; yields progress in bytes, and is done when it ends.
 
     One tensor at most is in memory, of the expert stacks one expert. Closing the iterator leaves no file behind.

@@ -115,13 +115,13 @@ class GgufModel:
 
 
 def find_gguf(path: Path) -> Path | None:
-    """The GGUF model that `path` names: a file, or a directory with exactly one model in it; None if it has none."""
+    """The GGUF model that `path` names: a file, or a directory tree with exactly one model; None if there is none."""
     if path.is_file():
         return path if path.suffix == ".gguf" else None
     if not path.is_dir():
         return None
     firsts = []
-    for file in sorted(path.glob("*.gguf")):
+    for file in sorted(path.rglob("*.gguf")):
         part = PART.match(file.name)
         if not file.name.startswith("mmproj") and (part is None or int(part["number"]) == 1):
             firsts.append(file)
