@@ -16,8 +16,10 @@ from .errors import Qwen35Error
 COMMANDS = {
     "run": "answer one prompt, streaming to the terminal",
     "chat": "talk with the model",
+    "serve": "answer OpenAI's and Anthropic's clients on this machine",
     "info": "say what a model directory holds",
     "gguf": "write a checkpoint as a GGUF file, for llama.cpp",
+    "download": "fetch a model that fits this machine, verified",
 }
 
 

@@ -1,0 +1,80 @@
+"""Where a model is put together: DIR.partial, locked, until it is whole; then it becomes DIR in one step."""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..errors import StorageError
+from .journal import sync_directory
+from .manifest import Manifest
+
+LOCK = ".lock"
+MARGIN = 1 << 30  # bytes left free; a full system disk harms more than this program
+
+
+def partial_of(target: Path) -> Path:
+    return target.with_name(target.name + ".partial")
+
+
+class Workplace:
+    """The right to build `target`, of one process at a time; the lock goes with the process, however it dies."""
+
+    def __init__(self, target: Path):
+        """Raises StorageError if another process has it, the place cannot be written, or `target` is in the way."""
+        self.target, self.path = target, partial_of(target)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StorageError(f"{target.parent} cannot be written ({error.strerror}): choose another place") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(self._lock, 20).decode(errors="replace").strip() or "unknown"
+            os.close(self._lock)
+            raise StorageError(f"another process (pid {holder}) is already working on {target}") from None
+        if target.exists():
+            self.close()
+            shutil.rmtree(self.path)
+            raise StorageError(f"{target} exists already: remove it first, or choose another place")
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+
+    def publish(self, manifest: Manifest, leftovers: tuple[str, ...]) -> None:
+        """Make `target` of what is here. The manifest goes in last, files of the work itself go out."""
+        try:
+            for name in leftovers:
+                extra = self.path / name
+                shutil.rmtree(extra) if extra.is_dir() else extra.unlink(missing_ok=True)
+            manifest.write(self.path)
+            (self.path / LOCK).unlink(missing_ok=True)
+            sync_directory(self.path)
+            self.path.replace(self.target)
+            sync_directory(self.target.parent)
+        except OSError as error:
+            raise StorageError(
+                f"{self.path} is whole but cannot become {self.target.name}: {error.strerror}; run the same line again"
+            ) from error
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+    def __enter__(self) -> "Workplace":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def free_space(path: Path) -> int:
+    """Bytes free on the disk that `path` is or will be on."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def occupied(path: Path) -> int:
+    """Bytes that a directory's files take on the disk; holes of sparse files are not counted."""
+    return sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,51 @@
+"""Which build a machine is given, and what it is told when there is none."""
+
+import pytest
+
+from qwen35_local.errors import StorageError, UsageError
+from qwen35_local.hub.catalog import BUILDS, GB, find_build
+from qwen35_local.hub.machine import Machine, this_machine
+
+MAC = Machine("apple", "Apple M4 Max", 64 << 30)
+BOX = Machine("cuda", "NVIDIA RTX 4090", 192 << 30, 24 << 30)
+SERVER = Machine("cpu", "AMD EPYC", 512 << 30)
+
+
+@pytest.mark.parametrize(
+    ("machine", "name", "build"),
+    [
+        (MAC, "397b", "397b:4bit"),
+        (MAC, "397B:MXFP4", "397b:mxfp4"),
+        (MAC, "35b", "35b:8bit"),
+        (BOX, "397b", "397b:UD-IQ4_XS"),
+        (SERVER, "397b", "397b:Q8_0"),
+        (SERVER, "397b:ud-q4_k_xl", "397b:UD-Q4_K_XL"),
+    ],
+)
+def test_choice(machine, name, build):
+    assert find_build(name, machine, 2000 * GB).full_name == build
+
+
+def test_less_disk_takes_a_smaller_quant():
+    assert find_build("397b", SERVER, 130 * GB).full_name == "397b:UD-IQ2_M"
+
+
+def test_refusals_have_both_numbers_and_advice():
+    with pytest.raises(StorageError, match=r"needs 224 GB of disk, 100 GB are free\. `qwen35 download 122b` would fit"):
+        find_build("397b", MAC, 100 * GB)
+    with pytest.raises(StorageError, match=r"397b needs 127 GB of memory for it, it has 34 GB\.$"):
+        find_build("397b", Machine("cpu", "laptop", 32 << 30), 2000 * GB)
+    with pytest.raises(UsageError, match="choose 397b, 122b, 35b, or use --repo"):
+        find_build("70b", MAC, 2000 * GB)
+    with pytest.raises(UsageError, match="has no build 'q9'"):
+        find_build("397b:q9", MAC, 2000 * GB)
+
+
+def test_builds_are_distinct():
+    assert len({build.full_name for build in BUILDS}) == len({build.directory for build in BUILDS}) == len(BUILDS)
+
+
+def test_this_machine():
+    machine = this_machine()
+    assert machine.memory > 1 << 28
+    assert machine.chip

@@ -1,0 +1,110 @@
+"""Processes that die at any moment, by any signal: what is there at the end is right, and little came twice."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hub.fake_hub import FakeHub
+from qwen35_local.hub.manifest import Manifest
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.upper().endswith("_PROXY")}
+    return kept | {"HF_HOME": str(tmp_path / "hf"), "QWEN35_MODELS": str(tmp_path / "models"), "NO_PROXY": "*"}
+
+
+def start(hub: FakeHub, tmp_path: Path) -> subprocess.Popen:
+    command = ("download", "--repo", "me/model", "--endpoint", hub.endpoint)
+    return subprocess.Popen(
+        [sys.executable, "-m", "qwen35_local.cli", *command],
+        env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def kill_many(hub: FakeHub, tmp_path: Path, kills: int, longest: float) -> int:
+    """Kill so many downloads at random moments of their transfer, then let one finish; returns the kills that hit."""
+    luck, hit = random.Random(35), 0
+    while hit < kills:
+        hub.rate = 1e6
+        before = hub.sent
+        process = start(hub, tmp_path)
+        while hub.sent == before and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(luck.uniform(0, longest))
+        process.send_signal(luck.choice(SIGNALS))
+        process.communicate(timeout=20)
+        if process.returncode == 0:
+            return hit
+        hit += 1
+    hub.rate = None
+    process = start(hub, tmp_path)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "every one verified" in out
+    return hit
+
+
+def check(hub: FakeHub, tmp_path: Path) -> None:
+    path = tmp_path / "models" / "model"
+    manifest = Manifest.read(path)
+    assert manifest is not None
+    for name in manifest.files:
+        assert (path / name).read_bytes() == hub.files[name]
+
+
+def download_kills(hub: FakeHub, tmp_path: Path, kills: int, megabytes: int, longest: float) -> None:
+    noise = random.Random(1)
+    for number in (1, 2):
+        hub.files[f"model-0000{number}-of-00002.safetensors"] = noise.randbytes(megabytes * 500_000)
+    assert kill_many(hub, tmp_path, kills, longest) == kills
+    check(hub, tmp_path)
+    twice = hub.sent / (megabytes * 1e6) - 1
+    print(f"{kills} kills, {100 * twice:.2f} % fetched twice")
+    assert twice < 0.03
+
+
+def test_some_kills(hub, tmp_path):
+    download_kills(hub, tmp_path, 3, 12, 0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_hundred_kills(hub, tmp_path):
+    download_kills(hub, tmp_path, 100, 200, 0.5)
+
+
+def test_ctrl_c_answers_within_a_second_and_says_how_to_go_on(hub, tmp_path):
+    hub.files["model-00001-of-00002.safetensors"] = random.Random(1).randbytes(8_000_000)
+    hub.rate = 100_000
+    process = start(hub, tmp_path)
+    while hub.sent < 200_000:
+        time.sleep(0.01)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - asked < 1.0
+    assert process.returncode == 130
+    assert "stopped at" in err
+    assert "to go on: qwen35 download --repo me/model" in err
+
+
+def test_a_stalled_connection_does_not_hold_ctrl_c(hub, tmp_path):
+    from hub.fake_hub import Fault
+
+    hub.fault = lambda r: Fault(stall=1000) if r.kind == "cdn" else None
+    process = start(hub, tmp_path)
+    while not hub.seen("cdn"):
+        time.sleep(0.01)
+    time.sleep(0.2)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert time.monotonic() - asked < 1.0
