@@ -8,7 +8,7 @@ reads stops being computed when its buffer is full; one that is closed stops wit
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future
 from time import monotonic
 from typing import Any, Literal, TypeVar
@@ -56,7 +56,7 @@ class Answer:
         self._error: BaseException | None = None
         self._steps: Iterator[Event] | None = None
 
-    async def batches(self) -> AsyncIterator[list[Event]]:
+    async def batches(self) -> AsyncGenerator[list[Event], None]:
         """All events that have come since the last batch, in order; ends after `Done`, raises what the engine raised.
 
         Closing it cancels.

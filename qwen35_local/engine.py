@@ -118,6 +118,22 @@ SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the answer after thinking must look like.
+
+    `shape` and `rule`: text of a JSON schema (as JSON), a regular expression, or a Lark grammar. `calls` are the names
+    of tools whose calls must follow their schema; with `must_call` the answer is a call of one of them. `may_call` says
+    that a call may stand in place of text of that shape.
+    """
+
+    shape: Literal["json", "regex", "lark"] | None = None
+    rule: str = ""
+    calls: tuple[str, ...] = ()
+    must_call: bool = False
+    may_call: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One question to an engine: the whole conversation and how to answer it.
 
@@ -138,6 +154,7 @@ class ChatRequest:
     thinking_budget: int | None = None
     parallel_tool_calls: bool = True
     prefill: str = ""
+    constraint: Constraint | None = None
     raw: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

@@ -1,0 +1,161 @@
+"""The routes."""
+
+import asyncio
+import itertools
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Route
+
+from .. import __version__
+from ..bridge import Worker
+from ..events import Progress
+from .asked import Asked, Served
+from .chat_reply import ChatReply
+from .guard import App, Guard, Receive, Rules, Scope, Send, refuse, reply
+from .media import Media
+from .openai import parse_chat
+from .refusal import Refused
+from .respond import JSON, Reply, send_stream, send_whole, until_left
+from .strict import loads
+
+Handler = Callable[[Request, Send], Awaitable[None]]
+Parse = Callable[[Mapping[str, Any], Served], Asked]
+MakeReply = Callable[[Asked, str, int], Reply]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the server was started with, but for the model and the socket."""
+
+    rules: Rules = field(default_factory=Rules)
+    aliases: tuple[str, ...] = ()
+    media: Media = field(default_factory=Media)
+
+
+class Server:
+    """The endpoints over one worker."""
+
+    def __init__(self, worker: Worker, settings: Settings):
+        self._worker = worker
+        self._settings = settings
+        self._started = int(time.time())
+        self._run = secrets.token_hex(6)
+        self._numbers = itertools.count(1)
+
+    def routes(self) -> list[Route]:
+        def route(path: str, handler: Handler, method: str = "GET") -> Route:
+            return Route(path, endpoint=_Endpoint(handler), methods=[method])
+
+        return [
+            route("/health", self.health),
+            route("/v1/models", self.models),
+            route("/v1/models/{name:path}", self.model),
+            route("/v1/chat/completions", self._answering(parse_chat, ChatReply), "POST"),
+        ]
+
+    @property
+    def served(self) -> Served:
+        """Raises Refused (503) while the model is loading: nothing can be said of a request before that."""
+        worker = self._worker
+        if worker.info is None or worker.state in ("failed", "closed"):
+            reason = "the model is loading" if worker.state == "loading" else f"the model is not there: {worker.error}"
+            raise Refused(503, reason, None, "loading", "server_error", {"Retry-After": "5"})
+        info = worker.info
+        return Served(
+            info.model, info.context, info.vocab_size, self._settings.media.fetch, self._settings.aliases, self._started
+        )
+
+    def _answering(self, parse: Parse, make: MakeReply) -> Handler:
+        async def handler(request: Request, send: Send) -> None:
+            async def work() -> None:
+                value = loads(await request.body())
+                if self._settings.media.remote:  # fetching blocks
+                    asked = await asyncio.to_thread(parse, value, self.served)
+                else:
+                    asked = parse(value, self.served)
+                answer = await self._worker.ask(asked.request)
+                told = make(asked, f"{self._run}{next(self._numbers)}", int(time.time()))
+                tell = send_stream if asked.stream else send_whole
+                await tell(request.scope, send, answer.batches(), told)
+
+            await until_left(request.receive, work())
+
+        return handler
+
+    async def health(self, request: Request, send: Send) -> None:
+        state, progress = self._worker.state, self._worker.progress
+        body: dict[str, Any] = {"status": {"ready": "ok", "idle": "ok"}.get(state, state), "version": __version__}
+        if state == "loading" and isinstance(progress, Progress):
+            body["progress"] = {"done": progress.done, "total": progress.total, "unit": progress.unit}
+        body |= {"active": self._worker.active, "waiting": self._worker.waiting}
+        await send_json(send, body, 200 if body["status"] == "ok" else 503)
+
+    async def models(self, request: Request, send: Send) -> None:
+        served = self.served
+        names = (served.model, *(name for name in served.aliases if name != "*"))
+        await send_json(send, {"object": "list", "data": [self._card(name) for name in names]})
+
+    async def model(self, request: Request, send: Send) -> None:
+        await send_json(send, self._card(self.served.check_model(request.path_params["name"])))
+
+    def _card(self, name: str) -> dict[str, Any]:
+        info = self._worker.info
+        assert info
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._started,
+            "owned_by": "qwen35-local",
+            "context_length": info.context,
+            "parameters": info.parameters,
+            "quantization": info.quantization,
+            "vision": info.vision,
+        }
+
+
+class _Endpoint:
+    """An ASGI app of one handler, whose errors become answers."""
+
+    def __init__(self, handler: Handler):
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._handler(Request(scope, receive), send)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            await refuse(scope, send, error)
+
+
+async def send_json(send: Send, value: Any, status: int = 200) -> None:
+    await reply(send, status, json.dumps(value, ensure_ascii=False).encode(errors="replace"), [JSON])
+
+
+def make_app(worker: Worker, settings: Settings | None = None) -> App:
+    """The whole ASGI application. The worker must have been started, and is the caller's to close."""
+    settings = settings or Settings()
+
+    async def not_here(request: Request, error: Exception) -> Any:
+        status = getattr(error, "status_code", 404)
+        what = "no such path" if status == 404 else f"{request.method} is not for this path"
+        return _Refusal(Refused(status, f"{what}: {request.method} {request.url.path[:100]}"))
+
+    app = Starlette(routes=Server(worker, settings).routes(), exception_handlers={404: not_here, 405: not_here})
+    app.router.redirect_slashes = False
+    return Guard(app, settings.rules)
+
+
+class _Refusal:
+    def __init__(self, refused: Refused):
+        self._refused = refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await refuse(scope, send, self._refused)
