@@ -68,7 +68,8 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 def _q8_0(blocks: np.ndarray) -> np.ndarray:
     """[N, 32] -> uint8 [N, 34]: a float16 scale, then 32 signed bytes."""
     scale = np.abs(blocks).max(1) / np.float32(127)
-    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
+    # Below this bound the float16 scale is zero anyway, and its inverse would overflow.
+    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 2**-100)
     scaled = blocks * inverse[:, None]
     # Halves go away from zero, as in C's roundf.
     codes = (np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5))).astype(np.int8)
