@@ -34,6 +34,10 @@ You have access to the following functions: think about the user, the assistant 
 """
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-backends", action="store_true", help="a missing backend fails its tests, as in CI")
+
+
 @pytest.fixture(scope="session")
 def tokenizer_spec() -> dict[str, Any]:
     """A parsed tokenizer.json: byte-level BPE, NFC, the released regex and control tokens, a few hundred merges."""
