@@ -11,6 +11,7 @@ from qwen35_local.bridge import OpenEngine
 from .chat.host import EngineHost
 from .chat.talk import Talk
 from .palette import Palette
+from .palette_commands import SlashProvider
 from .screens.chat import ChatScreen
 from .settings import Preferences
 from .store.history import History
@@ -21,7 +22,7 @@ class ChatApp(App[None]):
     """`data` is the folder of the history and the settings; None keeps nothing. `overrides` are the command line's."""
 
     TITLE = "qwen35"
-    ENABLE_COMMAND_PALETTE = True
+    COMMANDS = {SlashProvider}  # noqa: RUF012
     BINDINGS = [  # noqa: RUF012
         Binding("ctrl+q", "quit", "Quit", id="quit", priority=True),
         Binding("ctrl+c", "copy_or_stop", "Copy, stop, quit", id="interrupt", priority=True, show=False),

@@ -33,6 +33,7 @@ class ChatScreen(Screen):
         Binding("ctrl+r", "slash('regenerate')", "Regenerate", id="regenerate"),
         Binding("ctrl+e", "slash('edit')", "Edit last question", id="edit", priority=True),
         Binding("ctrl+y", "slash('copy')", "Copy last answer", id="copy", priority=True),
+        Binding("f1", "slash('help')", "Help", id="help"),
         Binding("f3", "slash('settings')", "Settings", id="settings"),
         Binding("f4", "slash('stats')", "Numbers", id="stats"),
         Binding("pageup", "page(-1)", "Page up", show=False, priority=True, id="page_up"),
@@ -91,6 +92,21 @@ class ChatScreen(Screen):
         last = answered[-1].stats if answered else {}
         self._context_used = last.get("prompt", 0) + last.get("tokens", 0)
         self._rate = last.get("speed", 0.0)
+
+    def opened(self, turn: int = 0) -> None:
+        """Another chat is shown; `turn` is the one that was looked for."""
+        self.editing = 0
+        self.say("")
+        self.composer.put(self.app.history.draft(self.talk.chat))  # type: ignore[attr-defined]
+        self.composer.sent = [t.text for t in self.talk.tree.path() if t.role == "user"]
+        self.transcript.action_to_end()
+        self.redraw()
+        if turn in self.talk.tree:
+            if turn not in [t.id for t in self.talk.tree.path()]:
+                self.talk.tree.leaf = turn
+                self.redraw()
+            self.transcript.reveal(turn)
+        self.composer.focus()
 
     def repaint(self, palette: Palette) -> None:
         self._palette = palette

@@ -1,0 +1,63 @@
+"""What the small windows above the chat share."""
+
+from typing import Generic, TypeVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Static, TextArea
+
+T = TypeVar("T")
+
+
+class Dialog(ModalScreen[T | None], Generic[T]):
+    """A framed window; Escape closes it without a result."""
+
+    BINDINGS = [Binding("escape", "dismiss_none", "Close")]  # noqa: RUF012
+    DEFAULT_CSS = """
+    Dialog { align: center middle; background: $background 60%; }
+    Dialog > #frame { width: 90%; max-width: 100; height: auto; max-height: 90%; border: round $border;
+                      background: $background; padding: 0 1; }
+    Dialog #hint { color: $text-muted; height: auto; }
+    Dialog OptionList { border: none; background: $background; height: auto; max-height: 1fr; padding: 0; }
+    Dialog Input { border: none; border-bottom: solid $border-blurred; background: $background; padding: 0; height: 2; }
+    Dialog TextArea { height: 8; border: round $border-blurred; background: $background; }
+    """
+
+    def action_dismiss_none(self) -> None:
+        self.dismiss(None)
+
+
+class TextDialog(Dialog[str]):
+    """Edit a text: Enter takes it if `lines` is 1, Ctrl+S otherwise."""
+
+    BINDINGS = [Binding("ctrl+s", "take", "Take it", priority=True)]  # noqa: RUF012
+
+    def __init__(self, title: str, text: str, lines: int = 1):
+        super().__init__()
+        self._title, self._text, self._lines = title, text, lines
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="frame") as frame:
+            frame.border_title = self._title
+            area = TextArea(self._text, id="text", soft_wrap=True)
+            area.styles.height = self._lines + 2
+            yield area
+            yield Static(
+                "Enter or Ctrl+S takes it, Esc leaves it" if self._lines == 1 else "Ctrl+S takes it", id="hint"
+            )
+
+    def on_mount(self) -> None:
+        area = self.query_one(TextArea)
+        area.focus()
+        area.select_all()
+
+    def on_key(self, event) -> None:
+        if event.key == "enter" and self._lines == 1:
+            event.stop()
+            event.prevent_default()
+            self.action_take()
+
+    def action_take(self) -> None:
+        self.dismiss(self.query_one(TextArea).text.strip("\n"))

@@ -1,0 +1,58 @@
+"""Keys and commands, from the tables that define them."""
+
+from collections.abc import Iterable
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical, VerticalScroll
+from textual.widgets import Static
+
+from ..palette import Palette
+from ..slash import COMMANDS
+from .dialog import Dialog
+
+EXTRA = (
+    ("enter", "Send"),
+    ("ctrl+j", "New line (also shift+enter where the terminal tells it apart)"),
+    ("up / down", "Earlier and later questions, in the composer"),
+    ("tab", "To the conversation and back"),
+    ("@", "Complete a path"),
+)
+
+
+class HelpScreen(Dialog[None]):
+    def __init__(self, palette: Palette, groups: Iterable[tuple[str, Iterable[Binding]]]):
+        super().__init__()
+        self._palette = palette
+        self._groups = [(name, list(bindings)) for name, bindings in groups]
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="frame") as frame:
+            frame.border_title = "Help"
+            with VerticalScroll():
+                yield Static(self._text())
+
+    def on_mount(self) -> None:
+        self.query_one(VerticalScroll).styles.height = "auto"
+        self.query_one(VerticalScroll).styles.max_height = max(self.app.size.height - 6, 5)
+        self.query_one(VerticalScroll).focus()
+
+    def _text(self) -> Text:
+        palette, text = self._palette, Text()
+
+        def row(left: str, right: str) -> None:
+            text.append(f"  {left:22} ", palette.accent)
+            text.append(right + "\n", palette.base)
+
+        text.append("Commands\n", palette.heading)
+        for command in COMMANDS:
+            row(f"/{command.name} {command.argument}".strip(), command.help)
+        text.append("\nTyping\n", palette.heading)
+        for key, what in EXTRA:
+            row(key, what)
+        for name, bindings in self._groups:
+            text.append(f"\n{name}\n", palette.heading)
+            for binding in bindings:
+                row(binding.key.replace(",", ", "), binding.description)
+        return text
