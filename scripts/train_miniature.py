@@ -36,7 +36,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=35)
     parser.add_argument("--minutes", type=float, default=90, help="training time; the phases follow from it")
-    parser.add_argument("--plan", help="steps: long rows from, second mix from, decay from, end (overrides --minutes)")
+    plan_help = "steps: long rows from, second mix from, decay from, end[, end of a second decay]; overrides --minutes"
+    parser.add_argument("--plan", help=plan_help)
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "miniature", help="checkpoints and log")
     parser.add_argument("--machine", default="2 CPU cores", help="where it runs, for the card")
     parser.add_argument("--ship-only", action="store_true", help="no training: ship the checkpoint of --run as it is")

@@ -85,7 +85,7 @@ def card_text(numbers: Mapping[str, Any]) -> str:
     return template.format(
         **{**numbers, "bytes": numbers["bytes"] / 1e6, "tokens": numbers["tokens"] / 1e6, "table": table},
         command=f"python scripts/train_miniature.py --seed {numbers['seed']} "
-        f"--plan {','.join(map(str, plan.values()))}",
+        f"--plan {','.join(str(step) for step in plan.values() if step)}",
         facts=len(facts()),
         words=words,
         languages=", ".join(languages),

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,11 +20,12 @@ from .torch_model import Model, Moe, Rows, kernels
 
 WARMUP = 40
 BALANCE = 0.01
-# Shares of the time (or of the steps): when long rows begin, the second mix, and the decay.
+# Shares of the time: when long rows begin, the second mix, and the decay.
 LONG_AT, FOCUS_AT, DECAY_AT = 0.35, 0.42, 0.62
 # Shares of the decay: when the MTP head joins, and the rounding of the experts.
 MTP_AT, QAT_AT = 0.2, 0.6
 FLOOR = 0.02  # of the rate, at the end
+AGAIN = 0.4  # of the rate, where a second decay begins
 
 
 @dataclass
@@ -35,10 +36,10 @@ class Plan:
     focus: int | None = None
     decay: int | None = None
     end: int | None = None
+    again: int | None = None  # the end of a second, lower decay, if there is one
 
-    @classmethod
-    def of_steps(cls, steps: int) -> "Plan":
-        return cls(int(LONG_AT * steps), int(FOCUS_AT * steps), int(DECAY_AT * steps), steps)
+    def take(self, values: Iterable[int | None]) -> None:
+        self.long, self.focus, self.decay, self.end, self.again = values
 
     def settle(self, step: int, elapsed: float, minutes: float, rate: float) -> None:
         """Fix what the clock has reached; `rate` is seconds per step."""
@@ -52,6 +53,10 @@ class Plan:
             # MTP and rounding cost about a tenth on top.
             self.end = step + int((60 * minutes - elapsed) / (1.1 * rate))
 
+    @property
+    def last(self) -> int | None:
+        return self.again or self.end
+
     def within(self, step: int, share: float) -> bool:
         """Is the decay past this share of itself?"""
         return self.decay is not None and self.end is not None and step >= self.decay + share * (self.end - self.decay)
@@ -59,6 +64,8 @@ class Plan:
     def scale(self, step: int) -> float:
         if step < WARMUP:
             return (step + 1) / WARMUP
+        if self.again is not None and self.end is not None and step >= self.end:
+            return FLOOR + (AGAIN - FLOOR) * (self.again - step) / (self.again - self.end)
         if self.decay is None or self.end is None or step < self.decay:
             return 1.0
         return FLOOR + (1 - FLOOR) * (self.end - step) / (self.end - self.decay)
@@ -150,7 +157,7 @@ def agree(plan: Plan) -> None:
     """All workers take the plan of the first, whose clock counts."""
     values = torch.tensor([-1 if value is None else value for value in asdict(plan).values()])
     dist.broadcast(values, 0)
-    plan.long, plan.focus, plan.decay, plan.end = (None if value < 0 else value for value in values.tolist())
+    plan.take(None if value < 0 else value for value in values.tolist())
 
 
 def train(
@@ -172,7 +179,8 @@ def train(
         model.load_state_dict(state["model"])
         optimiser.load(state["optimiser"])
         step, tokens, spent = state["step"], state["tokens"], state["spent"]
-        plan.long, plan.focus, plan.decay, plan.end = (state["plan"].get(key) for key in asdict(plan))
+        if minutes is not None:  # an explicit plan wins
+            plan.take(state["plan"].get(key) for key in asdict(plan))
     began, last_save, rates = time.monotonic() - spent, time.monotonic(), []
 
     def say(**values: object) -> None:
@@ -192,7 +200,7 @@ def train(
                     "spent": spent, "plan": asdict(plan)}, saved.with_suffix(".new"))  # fmt: skip
         saved.with_suffix(".new").replace(saved)
 
-    while plan.end is None or step < plan.end:
+    while plan.last is None or step < plan.last:
         start = time.monotonic()
         if minutes is not None and len(rates) >= 50:
             if worker == 0:
