@@ -120,12 +120,13 @@ def experts(mode: str, M: int, K: int, S: int, H: int, I: int) -> list[Row]:  # 
 def gates(T: int, Hk: int, Hv: int, D: int) -> list[Row]:
     """Convolution, SiLU, norms and gates; MLX's with every chain of element-wise operations in one kernel."""
     arguments = inputs.random_inputs(1, T, Hk, Hv, D, mx.bfloat16)
-    mx.eval(arguments[:7])
+    mx.eval(*arguments[:7])
     least, name = sum(a.nbytes for a in arguments[:7]), f"delta_inputs T={T}"
     mine = inputs.delta_inputs_metal
     with metal_on_cpu("count"):
         least += sum(a.nbytes for a in mine(*arguments))
-    graph = dispatches(lambda *a: inputs.delta_inputs_reference(*a, Hk), *arguments[:7])
+    stock_form: Callable[..., Any] = inputs.delta_inputs_reference
+    graph = dispatches(lambda *a: stock_form(*a, Hk), *arguments[:7])
     return [ours(name, least, mine, *arguments), counted(name, "mlx", least, [], graph)]
 
 

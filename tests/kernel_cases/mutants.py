@@ -4,10 +4,7 @@ Each mutant runs in a process of its own, on small awkward shapes: numbers again
 then other schedules, then the sanitizers.
 """
 
-import multiprocessing
 import os
-import resource
-import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,6 +13,7 @@ from importlib import resources
 import mlx.core as mx
 import numpy as np
 from metal_cpu import CompileError, Fault, Launch, metal_on_cpu
+from metal_cpu.alone import Died, preload, run_alone
 from metal_cpu.mutate import Mutant, mutants
 from metal_cpu.oracle import delta_case, delta_float64, delta_states_float64, spread_error
 
@@ -111,35 +109,20 @@ def _work(one: Launch) -> int:
     return sum(t.read + t.written for t in c.traffic.values()) + c.simd_ops + c.matrix_ops + c.threadgroup_barriers
 
 
-def _child(file: str, text: str, options: dict, folder: str, send) -> None:
+def _run_in(folder: str, file: str, text: str, options: dict) -> tuple[str, list[list[int]]]:
     os.environ["METAL_CPU_CACHE"] = folder
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a descriptor, not a path
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        send.send(run_cases(file, text, options))
-    except (Fault, CompileError, RuntimeError, ValueError) as fault:
-        send.send((f"{type(fault).__name__}: {str(fault)[:80]}", []))
+    return run_cases(file, text, options)
 
 
-PROCESSES = multiprocessing.get_context("forkserver")  # MLX's threads do not survive a fork of this process
-PROCESSES.set_forkserver_preload([__name__])
-
-
-def run_alone(file: str, text: str, options: dict, folder: str) -> tuple[str, list[list[int]]]:
+def run_mutant(folder: str, file: str, text: str, options: dict) -> tuple[str, list[list[int]]]:
     """`run_cases` in a process that a mutant may crash or hang."""
-    receive, send = PROCESSES.Pipe(duplex=False)
-    process = PROCESSES.Process(target=_child, args=(file, text, options, folder, send))
-    process.start()
-    send.close()
     try:
-        return receive.recv()
-    except EOFError:
-        process.join()
-        return "it hangs" if process.exitcode == -signal.SIGXCPU else "it crashes", []
-    finally:
-        process.kill()
-        process.join()
+        return run_alone(_run_in, folder, file, text, options, cpu_seconds=CPU_SECONDS)
+    except (Died, Fault, CompileError, RuntimeError, ValueError) as error:
+        return f"{type(error).__name__}: {str(error)[:80]}", []
+
+
+preload(__name__)
 
 
 def verdicts(file: str, chosen: slice) -> Iterator[tuple[Mutant, str]]:
@@ -147,14 +130,14 @@ def verdicts(file: str, chosen: slice) -> Iterator[tuple[Mutant, str]]:
     original, expected = (resources.files("metal_kernels") / f"{file}.metal").read_text(), []
     with tempfile.TemporaryDirectory() as folder:
         for options in CHECKS:
-            complaint, work = run_alone(file, original, options, folder)
+            complaint, work = run_mutant(folder, file, original, options)
             assert complaint == "", f"the kernel itself fails {options}: {complaint}"
             if options.get("variant") == "count":
                 expected = work
         for mutant in mutants(original)[chosen]:
             found = ""
             for options in CHECKS:
-                found, work = run_alone(file, mutant.text, options, folder)
+                found, work = run_mutant(folder, file, mutant.text, options)
                 if not found and options.get("variant") == "count" and work != expected:
                     more = any(a > b for a, b in zip(_flat(work), _flat(expected), strict=False))
                     found = "it does more" if more or len(_flat(work)) != len(_flat(expected)) else ""

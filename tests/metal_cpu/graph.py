@@ -4,7 +4,8 @@ The count favours MLX: views cost nothing, neighbouring element-wise operations 
 them), and every kernel reads each of its inputs and writes each of its outputs exactly once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -38,7 +39,8 @@ class Dispatch:
 def dispatches(function: Callable[..., Any], *arrays: mx.array) -> list[Dispatch]:
     """The kernels that `function(*arrays)` needs. Arrays that it holds itself must have been evaluated."""
     found: list[dict[str, Any]] = []
-    mx.export_function(found.append, function, *arrays)
+    with _exportable():
+        mx.export_function(found.append, function, *arrays)
     outputs = {name for entry in found if entry["type"] == "outputs" for name, *_ in entry["outputs"]}
     root: dict[Any, Any] = {}  # of a view: the array whose memory it shows
     size: dict[Any, int] = {}
@@ -85,6 +87,17 @@ def dispatches(function: Callable[..., Any], *arrays: mx.array) -> list[Dispatch
             if name in kept or any(user is not kernel for user in used_by.get(name, []))
         }
     return kernels
+
+
+@contextmanager
+def _exportable() -> Iterator[None]:
+    """MLX cannot record mx.contiguous; an operation that copies as much stands in for it."""
+    contiguous = mx.contiguous
+    mx.contiguous = lambda x: mx.concatenate([x])
+    try:
+        yield
+    finally:
+        mx.contiguous = contiguous
 
 
 def _fusible(kind: str, kernel: Dispatch) -> bool:

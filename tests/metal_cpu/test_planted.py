@@ -9,7 +9,6 @@ Each case changes one place in MLX's text, or uses a small kernel of our own, an
 """
 
 import functools
-import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 
 from . import mlx_kernels as stock
+from .alone import Died, preload, run_alone
 from .compiler import CompileError
 from .oracle import delta_case, delta_float64, spread_error
 from .program import Fault, Program
@@ -156,37 +156,24 @@ UNCHANGED: dict[str, Callable[[], Callable[..., float]]] = {
 }
 
 
-# Its server imports this module and evaluates nothing; MLX's threads do not survive a fork of this process.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__])
-
-
-def _outcome(name: str, options: dict[str, Any], send: Any) -> None:
+def _outcome(name: str, options: dict[str, Any]) -> str:
     run = (PLANTED[name][0] if name in PLANTED else UNCHANGED[name])()
     try:
-        send.send("numbers" if run(**options) > WRONG else "")
+        return "numbers" if run(**options) > WRONG else ""
     except (Fault, CompileError) as fault:
-        send.send(
-            options.get("variant", "refused")
-            if "anitizer" in str(fault) or "runtime error" in str(fault)
-            else "refused"
-        )
+        sanitizer = "anitizer" in str(fault) or "runtime error" in str(fault)
+        return options.get("variant", "refused") if sanitizer else "refused"
 
 
 def found(name: str, **options: Any) -> str:
-    """What one run finds; in a process of its own, which a wild kernel may take down with it."""
-    receive, send = multiprocessing.Pipe(duplex=False)
-    process = PROCESSES.Process(target=_outcome, args=(name, options, send))
-    process.start()
-    send.close()
+    """What one run finds; a wild kernel may take its process down with it, which nobody would miss."""
     try:
-        outcome = receive.recv()
-    except EOFError:
-        outcome = "refused"  # the process was killed: nobody would miss it
-    process.join()
-    return outcome
+        return run_alone(_outcome, name, options)
+    except Died:
+        return "refused"
 
 
+preload(__name__)
 PLAIN = [{}, {"order": "reverse"}, {"order": "shuffled", "seed": 3}]
 
 
