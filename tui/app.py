@@ -16,6 +16,7 @@ from .screens.chat import ChatScreen
 from .settings import Preferences
 from .store.history import History
 from .themes import THEMES
+from .vision.cells import Depth, depth_of
 
 
 class ChatApp(App[None]):
@@ -28,7 +29,11 @@ class ChatApp(App[None]):
         Binding("ctrl+c", "copy_or_stop", "Copy, stop, quit", id="interrupt", priority=True, show=False),
     ]
     CSS = """
-    Screen { background: $background; }
+    ChatScreen { background: $background; }
+    OptionList > .option-list--option-highlighted { background: $panel; color: $foreground; text-style: none; }
+    OptionList:focus > .option-list--option-highlighted { background: $panel; color: $foreground; text-style: none; }
+    Dialog OptionList:focus { border: none; }
+    Dialog Input:focus { border: none; border-bottom: solid $border; }
     """
 
     def __init__(self, open_engine: OpenEngine, data: Path | None = None, overrides: dict | None = None):
@@ -50,13 +55,18 @@ class ChatApp(App[None]):
     @property
     def palette(self) -> Palette:
         theme = self.current_theme
-        return Palette.of(self.theme_variables, theme.dark, theme.ansi)
+        return Palette.of(self.theme_variables, theme.dark, theme.ansi, self.depth)
+
+    @property
+    def depth(self) -> Depth:
+        """How many colours the terminal has."""
+        return depth_of(self.console.color_system)
 
     def on_mount(self) -> None:
         self.theme = self.preferences.theme
         if self.preferences.keys:
             self.set_keymap(dict(self.preferences.keys))
-        self.chat = ChatScreen(self.host, self.talk, self.palette)
+        self.chat = ChatScreen(self.host, self.talk, self.palette, self.depth)
         self.push_screen(self.chat)
         self.theme_changed_signal.subscribe(self, lambda _: self.call_after_refresh(self._recolour))
         self.call_after_refresh(self.host.start)

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.style import Style
 from textual.color import Color, ColorParseError
+
+Depth = Literal["truecolor", "256", "16"]  # how many colours the terminal has
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +29,10 @@ class Palette:
     rule: Style
     selected: Style
     code_theme: str = ""
+    depth: Depth = "truecolor"
 
     @classmethod
-    def of(cls, variables: Mapping[str, str], dark: bool, ansi: bool) -> "Palette":
+    def of(cls, variables: Mapping[str, str], dark: bool, ansi: bool, depth: Depth = "truecolor") -> "Palette":
         """From a theme's CSS variables. With ANSI themes only attributes and the 16 colours are used."""
 
         def style(name: str, background: str = "", bold: bool | None = None, underline: bool | None = None) -> Style:
@@ -51,6 +55,7 @@ class Palette:
             warning=style("warning"),
             rule=Style(dim=True) if ansi else style("panel"),
             selected=Style(reverse=True) if ansi else Style(bgcolor=_rich(variables.get("boost", ""))),
+            depth=depth,
             code_theme="ansi_dark" if ansi else ("monokai" if dark else "friendly"),
         )
 

@@ -18,6 +18,7 @@ COMMANDS = (
     Command("undelete", "", "bring back the chat deleted last"),
     Command("image", "PATH", "attach a picture or a video"),
     Command("browse", "[folder]", "choose a picture from the disk"),
+    Command("clipboard", "", "attach the picture on the clipboard"),
     Command("think", "on|off", "let the model think before it answers"),
     Command("tools", "on|off", "offer the built-in tools to the model"),
     Command("preset", "name", "how tokens are chosen: card, thinking, non-thinking, precise"),

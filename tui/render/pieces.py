@@ -7,13 +7,17 @@ from rich.style import Style
 from rich.text import Text
 from textual.strip import Strip
 
+from ..chat.turns import Media
 from ..palette import Palette
+from ..safe import printable
+from ..vision.cells import thumbnail
 from .blocks import Block
 from .code import code_strips
 from .lines import strip_of, strips_of
 from .prose import prose_strips
 from .table import table_strips
 
+THUMBNAIL = (36, 8)  # columns and rows at most
 MARGIN = 2  # cells to the left of everything but the bar of a user's message
 
 
@@ -87,6 +91,25 @@ class Words(Piece):
     @property
     def plain(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Picture(Piece):
+    """A picture that was sent, small, and what it was."""
+
+    media: Media
+    number: int
+    gap: bool = False
+
+    def strips(self, width: int, palette: Palette) -> list[Strip]:
+        columns = min(width, THUMBNAIL[0])
+        return [*thumbnail(self.media, columns, THUMBNAIL[1], palette.depth), strip_of(Text(self.plain, palette.dim))]
+
+    @property
+    def plain(self) -> str:
+        width, height = self.media.pixels
+        size = f"  {width}×{height}" if self.media.kind == "image" else ""
+        return f"[{self.media.kind.capitalize()} #{self.number}] {printable(self.media.name)}{size}"
 
 
 @dataclass(frozen=True, slots=True)

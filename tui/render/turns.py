@@ -8,7 +8,7 @@ from ..chat.tools import shown
 from ..chat.turns import Turn
 from ..safe import printable
 from .blocks import Block, blocks_of
-from .pieces import Call, Label, Markdown, Piece, Thinking, Words, duration
+from .pieces import Call, Label, Markdown, Picture, Piece, Thinking, Words, duration
 
 NAMES = {"user": "You", "assistant": "Qwen", "tool": "Tool", "system": "System"}
 
@@ -32,10 +32,7 @@ def pieces_of(turn: Turn, view: View, blocks: Sequence[Block] | None = None) -> 
         return []  # shown with the call
     pieces: list[Piece] = [_label(turn, view)]
     if turn.role == "user":
-        for number, media in enumerate(turn.media, 1):
-            width, height = media.pixels
-            note = f"[{media.kind.capitalize()} #{number}] {printable(media.name)}  {width}×{height}"
-            pieces.append(Words(note, "dim", bar=True))
+        pieces += [Picture(media, number) for number, media in enumerate(turn.media, 1)]
         pieces.append(Words(printable(turn.text), bar=True))
         return pieces
     if turn.reasoning:

@@ -15,10 +15,13 @@ from ..palette import Palette
 from ..safe import one_line
 from ..slash import parse
 from ..verbs import Verbs
+from ..vision.cells import Depth
 from ..widgets.composer import Composer
+from ..widgets.pictures import Pictures
 from ..widgets.status import Facts, Status
 from ..widgets.suggest import Suggestions, suggestions
 from ..widgets.transcript import Transcript
+from .preview import PreviewScreen
 
 RATE = 15  # looks a second at what the engine said; more cannot be read
 WELCOME = "Ask anything. Enter sends, Ctrl+J starts a new line, / lists the commands, F1 is help."
@@ -46,8 +49,9 @@ class ChatScreen(Screen):
     #side { width: 1fr; }
     """
 
-    def __init__(self, host: EngineHost, talk: Talk, palette: Palette):
+    def __init__(self, host: EngineHost, talk: Talk, palette: Palette, depth: Depth):
         super().__init__()
+        self._depth: Depth = depth
         self.host, self.talk = host, talk
         self.verbs = Verbs(self)
         self._palette = palette
@@ -58,11 +62,13 @@ class ChatScreen(Screen):
 
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
-        with Horizontal(), Vertical(id="side"):
-            yield Transcript(self._palette, id="transcript")
-            yield Static(id="notice", markup=False)
-            yield Suggestions(id="suggestions")
-            yield Composer(id="composer", placeholder=WELCOME)
+        with Horizontal():
+            with Vertical(id="side"):
+                yield Transcript(self._palette, id="transcript")
+                yield Static(id="notice", markup=False)
+                yield Suggestions(id="suggestions")
+                yield Composer(id="composer", placeholder=WELCOME)
+            yield Pictures(self._palette, self._depth, id="pictures")
         yield Status(id="status")
 
     @property
@@ -72,6 +78,10 @@ class ChatScreen(Screen):
     @property
     def composer(self) -> Composer:
         return self.query_one(Composer)
+
+    @property
+    def pictures(self) -> Pictures:
+        return self.query_one(Pictures)
 
     def on_mount(self) -> None:
         self.query_one(Status).palette = self._palette
@@ -112,6 +122,7 @@ class ChatScreen(Screen):
         self._palette = palette
         self.query_one(Status).palette = palette
         self.transcript.repaint(palette)
+        self.pictures.palette = palette
         self.query_one(Status).refresh()
 
     def say(self, text: str) -> None:
@@ -166,11 +177,32 @@ class ChatScreen(Screen):
 
     @on(Composer.Pasted)
     def _pasted(self, event: Composer.Pasted) -> None:
-        event.composer.take(event.text)
+        self.verbs.pasted(event.composer, event.text)
+
+    @on(Pictures.Changed)
+    def _pictures_changed(self, event: Pictures.Changed) -> None:
+        if event.removed:
+            text = self.composer.text.replace(f"{event.removed} ", "").replace(event.removed, "")
+            self.composer.put(text)
+        if not self.pictures.picked:
+            self.composer.focus()
+
+    @on(Pictures.Preview)
+    def _preview(self, event: Pictures.Preview) -> None:
+        media = self.pictures.media
+        self.app.push_screen(PreviewScreen(media, self._depth, media.index(event.media)))
+
+    def warn_blind(self) -> None:
+        """Say in the pane that the model cannot see, once that is known."""
+        info = self.host.info
+        blind = info is not None and not info.vision
+        self.pictures.warning = f"{info.model} cannot see pictures" if info and blind else ""
+        self.pictures.refresh()
 
     @on(Composer.Typed)
     def _typed(self, event: Composer.Typed) -> None:
         listing = self.query_one(Suggestions)
+        self.pictures.keep(event.text)
         listing.offer(suggestions(event.before, Path.cwd()) if event.text else [])
         self.composer.suggesting = bool(listing.found)
 
@@ -206,7 +238,13 @@ class ChatScreen(Screen):
             composer.post_message(Composer.Sent(typed))
             return
         row, column = composer.cursor_location
-        composer.replace(picked.text, (row, column - picked.replaces), (row, column))
+        start = (row, column - picked.replaces)
+        if picked.text.startswith("@") and not picked.text.endswith("/"):
+            composer.delete(start, (row, column))
+            if self.verbs.file(Path(picked.text[1:]).expanduser()):
+                return
+            start = (row, column) = composer.cursor_location
+        composer.replace(picked.text, start, (row, column))
 
     # --- keys and messages
 

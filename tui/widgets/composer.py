@@ -11,6 +11,7 @@ from ..safe import printable
 
 FOLD_CHARACTERS = 4_000  # a longer paste is folded into a token
 FOLD_LINES = 30
+IMAGE_TOKEN = re.compile(r"\[(?:Image|Video) #\d+\] ?")
 TOKEN = re.compile(r"\[(?:Image|Video) #\d+\]|\[Paste #(\d+): [^\]\n]*\]")
 
 

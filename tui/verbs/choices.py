@@ -1,0 +1,71 @@
+"""Verbs that change how the model answers and how the app looks, and that explain."""
+
+from textual.binding import Binding
+
+from ..screens.dialog import TextDialog
+from ..screens.help import HelpScreen
+from ..screens.numbers import NumbersScreen
+from ..screens.settings import SettingsScreen
+from ..settings import PRESETS, THEMES
+from ..widgets.transcript import Transcript
+from .group import Group
+
+
+class ChoiceVerbs(Group):
+    def slash_think(self, argument: str) -> None:
+        self._switch("thinking", argument)
+
+    def slash_tools(self, argument: str) -> None:
+        self._switch("tools", argument)
+
+    def _switch(self, name: str, argument: str) -> None:
+        """on, off, or the other of the two."""
+        if argument not in ("", "on", "off"):
+            self._screen.say(f"{name} is on or off, not {argument!r}")
+            return
+        value = argument == "on" if argument else not getattr(self._preferences, name)
+        self._prefer(**{name: value})
+        self._screen.say(f"{name} is {'on' if value else 'off'}")
+
+    def slash_preset(self, argument: str) -> None:
+        self._choose("preset", argument, tuple(PRESETS))
+
+    def slash_theme(self, argument: str) -> None:
+        self._choose("theme", argument, THEMES)
+
+    def _choose(self, name: str, argument: str, values: tuple[str, ...]) -> None:
+        if argument not in values:
+            said = (
+                f"there is no {name} {argument!r}: " if argument else f"{name} is {getattr(self._preferences, name)}: "
+            )
+            self._screen.say(f"{said}one of {', '.join(values)}")
+            return
+        self._prefer(**{name: argument})
+        self._screen.say(f"{name} is {argument}")
+
+    def slash_system(self, argument: str) -> None:
+        if argument:
+            self._system(argument)
+        else:
+            dialog = TextDialog("System prompt", self._preferences.system, lines=8)
+            self._app.push_screen(dialog, self._system)
+
+    def _system(self, text: str | None) -> None:
+        if text is not None:
+            self._prefer(system=text)
+            self._screen.say("the system prompt is set" if text else "there is no system prompt now")
+
+    def slash_settings(self, argument: str) -> None:
+        self._app.push_screen(SettingsScreen())
+
+    def slash_stats(self, argument: str) -> None:
+        answers = [turn.stats for turn in self._talk.tree.path() if turn.stats]
+        palette = self._app.palette
+        self._app.push_screen(NumbersScreen(palette, self._screen.host.info, answers[-1] if answers else {}))
+
+    def slash_help(self, argument: str) -> None:
+        groups = (
+            ("Everywhere", [b for b in [*self._screen.BINDINGS, *self._app.BINDINGS] if isinstance(b, Binding)]),
+            ("In the conversation (Tab)", [b for b in Transcript.BINDINGS if isinstance(b, Binding)]),
+        )
+        self._app.push_screen(HelpScreen(self._app.palette, groups))

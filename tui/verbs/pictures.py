@@ -1,0 +1,91 @@
+"""Verbs of pictures: attach by path, paste, clipboard or browser; look at them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from qwen35_local.errors import MediaError
+
+from ..chat.turns import Media
+from ..screens.browse import BrowseScreen
+from ..screens.preview import PreviewScreen
+from ..vision.load import from_clipboard, is_media, load, media_of
+from ..vision.pasted import data_uri, media_paths
+from ..widgets.composer import Composer
+from .group import Group
+
+MOST_TEXT = 2 << 20  # bytes of a text file that "@" puts into the question
+
+
+class PictureVerbs(Group):
+    def attach(self, media: Media) -> None:
+        """Add a picture to the next question."""
+        picked = self._screen.pictures.add(media)
+        self._screen.composer.take(f"{picked.token} ")
+        self._screen.warn_blind()
+
+    def attach_paths(self, paths: list[Path]) -> None:
+        for path in paths:
+            self._tried(lambda path=path: self.attach(load(path)))
+
+    def pasted(self, composer: Composer, text: str) -> None:
+        """A data URI or paths of pictures become pictures, everything else is text."""
+
+        def attach() -> None:
+            data = data_uri(text)
+            if data is not None:
+                self.attach(media_of(data, "pasted"))
+            elif paths := media_paths(text):
+                self.attach_paths(paths)
+            else:
+                composer.take(text)
+
+        self._tried(attach)
+
+    def file(self, path: Path) -> bool:
+        """Take a file that was completed with "@": pictures are attached, texts put in; False leaves its name."""
+        if is_media(path):
+            self.attach_paths([path])
+            return True
+        try:
+            if not path.is_file() or path.stat().st_size > MOST_TEXT:
+                return False
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return False
+        self._screen.composer.take(f"{path.name}:\n\n{text}\n")
+        return True
+
+    def on_pictures(self, turn: int, detail: str = "") -> None:
+        media = next((t.media for t in reversed(self._talk.tree.path(turn)) if t.media), ())
+        if media:
+            self._app.push_screen(PreviewScreen(media, self._app.depth))
+        else:
+            self._screen.say("there is no picture up to this message")
+
+    def slash_image(self, argument: str) -> None:
+        paths = media_paths(argument) or [Path(argument).expanduser()]
+        if argument:
+            self.attach_paths(paths)
+        else:
+            self.slash_browse("")
+
+    def slash_browse(self, argument: str) -> None:
+        def chosen(path: Path | None) -> None:
+            if path is not None:
+                self.attach_paths([path])
+
+        folder = Path(argument).expanduser() if argument else Path.cwd()
+        self._app.push_screen(BrowseScreen(folder, self._app.depth), chosen)
+
+    def slash_clipboard(self, argument: str) -> None:
+        def attach() -> None:
+            for media in from_clipboard():
+                self.attach(media)
+
+        self._tried(attach)
+
+    def _tried(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except MediaError as error:
+            self._screen.say(str(error))

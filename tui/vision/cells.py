@@ -1,0 +1,82 @@
+"""Pictures as half blocks: each cell is two pixels, one above the other.
+
+Terminals without true colour get the nearest of their 256 or 16 colours, with the error carried to the neighbours.
+"""
+
+from functools import cache, lru_cache
+
+from PIL import Image
+from rich.color import Color
+from rich.segment import Segment
+from rich.style import Style
+from rich.terminal_theme import DEFAULT_TERMINAL_THEME
+from textual.strip import Strip
+
+from qwen35_local.errors import MediaError
+
+from ..chat.turns import Media
+from ..palette import Depth
+from .load import decoded
+
+HALF = "▀"
+
+
+def fitted(size: tuple[int, int], columns: int, rows: int) -> tuple[int, int]:
+    """The largest size in pixels (two to a cell, one above the other) that keeps the shape; at least 1×1."""
+    width, height = max(size[0], 1), max(size[1], 1)
+    scale = min(columns / width, 2 * rows / height)
+    return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+@lru_cache(maxsize=64)
+def thumbnail(media: Media, columns: int, rows: int, depth: Depth = "truecolor") -> tuple[Strip, ...]:
+    """The lines of a picture in at most `columns` × `rows` cells; none for a clip or a picture that is damaged."""
+    if media.kind == "video":
+        return ()
+    width, height = fitted(media.pixels, columns, rows)
+    try:
+        image = decoded(media.data, media.name, (max(width * 2, 64), max(height * 2, 64)))
+    except MediaError:
+        return ()
+    if (image.width > image.height) != (width > height) and width != height:  # turned by its EXIF
+        width, height = fitted(image.size, columns, rows)
+    return tuple(strips(image.resize((width, height), Image.Resampling.BOX), depth))
+
+
+def strips(image: Image.Image, depth: Depth = "truecolor") -> list[Strip]:
+    """One strip for two rows of pixels."""
+    width, height = image.size
+    if height % 2:
+        image = image.crop((0, 0, width, height + 1))
+        image.paste(image.crop((0, height - 1, width, height)), (0, height))
+    if depth == "truecolor":
+        raw = image.convert("RGB").tobytes()
+        pixels = [Color.from_rgb(*raw[at : at + 3]) for at in range(0, len(raw), 3)]
+    else:
+        indexed = image.convert("RGB").quantize(palette=_palette(depth), dither=Image.Dither.FLOYDSTEINBERG)
+        pixels = [Color.from_ansi(index + _first(depth)) for index in indexed.tobytes()]
+    lines = []
+    for top in range(0, len(pixels), 2 * width):
+        cells = zip(pixels[top : top + width], pixels[top + width : top + 2 * width], strict=True)
+        lines.append(Strip([Segment(HALF, Style(color=upper, bgcolor=lower)) for upper, lower in cells], width))
+    return lines
+
+
+def _first(depth: Depth) -> int:
+    """The lowest colour used; of 256 the first 16 are left out, as themes change them."""
+    return 16 if depth == "256" else 0
+
+
+@cache
+def _palette(depth: Depth) -> Image.Image:
+    table: list[int] = []
+    for number in range(_first(depth), 256 if depth == "256" else 16):
+        table += Color.from_ansi(number).get_truecolor(DEFAULT_TERMINAL_THEME)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(table)
+    return palette
+
+
+def depth_of(color_system: str | None) -> Depth:
+    """From the name that Rich gives to what the terminal can."""
+    return {"truecolor": "truecolor", "256": "256"}.get(color_system or "", "16")  # type: ignore[return-value]
