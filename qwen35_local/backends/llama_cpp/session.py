@@ -42,8 +42,10 @@ class LlamaSession:
     def sync(self, ids: Sequence[int]) -> Generator[tuple[int, int], None, Reuse]:
         check_tokens(ids, self._context.vocab_size)
         reuse = self._rewind(ids)
-        marks = [at for at, token in enumerate(ids) if token == self._turn_token and at > reuse.reused]
+        marks = [at for at, token in enumerate(ids) if token == self._turn_token and at >= max(reuse.reused, 1)]
         marks = {*marks[:1], *marks[-1:]}
+        if reuse.reused in marks and reuse.reused not in {kept.tokens for kept in self._checkpoints}:
+            self._keep(Checkpoint(reuse.reused, self._context.save()))
         while (start := len(self._ids)) < len(ids):
             end = min(start + self._chunk, len(ids), *(mark for mark in marks if mark > start))
             self._feed(ids[start:end])

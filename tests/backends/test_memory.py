@@ -1,0 +1,124 @@
+"""`memory=`: the same answers from a fraction of the memory, telemetry, refusals, a failing disk."""
+
+import errno
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faults import FaultyReader
+from pack_checkpoint import pack
+
+import qwen35_local
+from qwen35_local.backends.mlx import MlxEngine
+from qwen35_local.errors import ExpertReadError, MemoryPlanError, UsageError
+from qwen35_local.experts import budget
+from qwen35_local.experts.source import Source
+
+QUESTION = "word " * 30
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tokenizer_spec) -> Path:
+    """The tiny checkpoint with packed experts, and a tokenizer."""
+    import json
+
+    from make_checkpoint import write
+
+    root = tmp_path_factory.mktemp("memory")
+    path = pack(write(root / "released", "tiny", "F32"), root / "packed", "mxfp4")
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer_spec))
+    return path
+
+
+def answer(engine: MlxEngine):
+    return engine.complete(QUESTION, max_tokens=12, temperature=0)
+
+
+@pytest.fixture
+def small(monkeypatch) -> None:
+    """Plans without the room that a process and its temporaries take, which dwarfs this model."""
+    monkeypatch.setattr(budget, "PROCESS", 0)
+    monkeypatch.setattr(budget, "_temporaries", lambda g, tokens, context: 0)
+
+
+def test_the_same_answer_from_less_memory(model, small):
+    with qwen35_local.open(model) as engine:
+        assert engine.plan.resident
+        assert engine.experts is None
+        wanted = answer(engine)
+        assert "experts" not in wanted.done.stats.extra
+    for memory in ("9MB", "10MB", "60MB"):
+        with qwen35_local.open(model, memory=memory, context=256) as engine:
+            assert isinstance(engine, MlxEngine)
+            assert engine.plan.total <= engine.plan.budget
+            assert engine.plan.resident == (memory == "60MB")
+            for _ in range(2):
+                found = answer(engine)
+                assert found.text == wanted.text
+                assert found.reasoning == wanted.reasoning
+            said = found.done.stats.extra["experts"]
+            assert 0 < said["hit_rate"] <= 1
+            assert (said["bytes_read"] == 0) == engine.plan.resident
+
+
+def test_logits_are_equal_to_the_bit(model, small):
+    ids = list(range(90))
+    with qwen35_local.open(model) as engine:
+        wanted = engine.logits(ids)
+    with qwen35_local.open(model, memory="9MB", context=256) as engine:
+        assert np.array_equal(engine.logits(ids), wanted)
+
+
+def test_refusals(model):
+    with pytest.raises(MemoryPlanError, match="needs at least .* the budget is 0.10 GB: raise the memory budget"):
+        qwen35_local.open(model, memory="100MB")
+    with pytest.raises(UsageError, match="size like 24GB"):
+        qwen35_local.open(model, memory="plenty")
+
+
+def test_a_prompt_is_one_sweep_and_says_how_far_it_is(model, small):
+    with qwen35_local.open(model, memory="9MB", context=512) as engine:
+        events = list(engine.chat("word " * 100, max_tokens=1))
+        steps = [event for event in events if isinstance(event, qwen35_local.Progress)]
+        assert len(steps) >= 8
+        assert [step.done for step in steps] == sorted(step.done for step in steps)
+        done = events[-1]
+        assert isinstance(done, qwen35_local.Done)
+        all_experts = engine.plan.geometry.experts_nbytes
+        assert done.stats.extra["experts"]["bytes_read"] <= all_experts
+
+
+def test_after_a_failure_the_engine_answers_again(model, small, monkeypatch):
+    reader = FaultyReader()
+    monkeypatch.setattr("qwen35_local.backends.memory.Source", lambda direct, workers: Source(workers=2, reader=reader))
+    with qwen35_local.open(model) as engine:
+        wanted = answer(engine).text
+    with qwen35_local.open(model, memory="9MB", context=256) as engine:
+        assert answer(engine).text == wanted
+        reader.fault = lambda views, offset: OSError(errno.EIO, "Input/output error")
+        with pytest.raises(ExpertReadError, match=r"cannot read expert \d+ of layers\.\d+\.mlp from model-0000"):
+            engine.complete("another " * 40, max_tokens=3)
+        reader.fault = lambda views, offset: None
+        assert answer(engine).text == wanted
+
+
+def test_a_file_truncated_under_the_engine_is_a_sentence(model, small, tmp_path):
+    path = shutil.copytree(model, tmp_path / "model")
+    with qwen35_local.open(path, memory="9MB", context=256) as engine:
+        answer(engine)
+        for file in path.glob("*.safetensors"):
+            with file.open("r+b") as opened:
+                opened.truncate(1000)
+        with pytest.raises(ExpertReadError, match=r"model-0000.*safetensors (was truncated|changed)"):
+            engine.complete("another " * 40, max_tokens=3)
+
+
+def test_a_cancelled_sweep_leaves_a_usable_session(model, small):
+    with qwen35_local.open(model, memory="9MB", context=512) as engine:
+        wanted = answer(engine).text
+        events = engine.chat("word " * 100, max_tokens=1)
+        next(events)
+        next(events)
+        events.close()
+        assert answer(engine).text == wanted
