@@ -141,7 +141,8 @@ class ChatRequest:
     end the answer (not the thinking) and are not part of it. `top_logprobs` None reports no logprobs, 0 only the
     chosen token's. `thinking_budget` ends thinking after so many tokens. `parallel_tool_calls` False ends the answer
     after its first call. `prefill` is how the answer begins, without thinking; it is not repeated. `raw` are the tokens
-    of a whole prompt, in place of messages: what follows them is plain text.
+    of a whole prompt, in place of messages: what follows them is plain text, and may be nothing (`max_tokens` 0).
+    `echo` tells them first, with logprobs.
     """
 
     messages: tuple[Message, ...] = ()
@@ -156,14 +157,20 @@ class ChatRequest:
     prefill: str = ""
     constraint: Constraint | None = None
     raw: tuple[int, ...] = ()
+    echo: bool = False
 
     def __post_init__(self) -> None:
         if not self.messages and not self.raw:
             raise UsageError("messages is empty: give at least one user message", "messages")
-        if self.max_tokens is not None and (not isinstance(self.max_tokens, int) or self.max_tokens < 1):
-            raise UsageError(f"max_tokens must be a whole number of at least 1, not {self.max_tokens!r}", "max_tokens")
+        least = 0 if self.raw else 1
+        if self.max_tokens is not None and (not isinstance(self.max_tokens, int) or self.max_tokens < least):
+            raise UsageError(
+                f"max_tokens must be a whole number of at least {least}, not {self.max_tokens!r}", "max_tokens"
+            )
         if self.top_logprobs is not None and not 0 <= self.top_logprobs <= 20:
             raise UsageError(f"top_logprobs must be from 0 to 20, not {self.top_logprobs!r}", "top_logprobs")
+        if self.echo and not self.raw:
+            raise UsageError("echo is for raw prompts", "echo")
         budget = self.thinking_budget
         if budget is not None and (not isinstance(budget, int) or budget < 0):
             raise UsageError(f"thinking_budget must be a whole number of tokens, not {budget!r}", "thinking_budget")

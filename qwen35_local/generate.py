@@ -1,16 +1,26 @@
 """The only token loop: a session, a sampler and a splitter make the events of one answer."""
 
+import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from time import perf_counter
 
+from .chat.grammar import Mask, mask_of
+from .chat.plain import PlainText
 from .chat.stream import Splitter
 from .chat.tokenizer import Tokenizer
 from .chat.tools import new_ids
 from .engine import ChatRequest, Reuse, Session
 from .errors import ContextError
-from .events import Done, Event, FinishReason, Held, Progress, Stats, TokenLogprob, Usage
+from .events import Done, Event, FinishReason, Held, Progress, Stats, Text, TokenLogprob, ToolCall, Usage
 from .sampling import Floats, Sampler, logprobs
+
+# How thinking is cut short. The family was trained to answer after this sentence, so its wording is not ours to
+# improve.
+END_OF_THINKING = (
+    "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking directly now.\n"
+    "</think>\n\n"
+)
 
 
 def generate(
@@ -30,10 +40,14 @@ def generate(
         )
     # The model has more logits than there are tokens (its table is padded); those above are never looked at.
     sampler = Sampler(request.effective_sampling, prompt_ids, tokenizer.size)
+    if request.raw:
+        splitter = PlainText(tokenizer, request.stop)
+        return _answer(session, prompt_ids, request, tokenizer, context, sampler, splitter, None)
     thinking = ends_in_thinking(prompt_ids, tokenizer)
     ids = new_ids(call.id for message in request.messages for call in message.tool_calls)
     splitter = Splitter(tokenizer, thinking, request.tools, request.stop, ids)
-    return _answer(session, prompt_ids, request, tokenizer, context, sampler, splitter)
+    mask = mask_of(request, tokenizer, thinking)
+    return _answer(session, prompt_ids, request, tokenizer, context, sampler, splitter, mask)
 
 
 def _answer(
@@ -43,16 +57,29 @@ def _answer(
     tokenizer: Tokenizer,
     context: int,
     sampler: Sampler,
-    splitter: Splitter,
+    splitter: Splitter | PlainText,
+    mask: Mask | None,
 ) -> Iterator[Event]:
     started = first = perf_counter()
     room = context - len(prompt_ids)
-    limit = min(room, request.max_tokens or room)
-    reuse = yield from _prefill(session, prompt_ids)
+    limit = room if request.max_tokens is None else min(room, request.max_tokens)
+    reuse = yield from (_echo if request.echo else _prefill)(session, prompt_ids, request, tokenizer)
+    budget = limit if request.thinking_budget is None else request.thinking_budget
+    ending: list[int] = []  # tokens that end thinking, still to be said
     tokens, cut = 0, True
     while cut and tokens < limit:
         logits = session.logits()[: tokenizer.size]
-        token = sampler(logits)
+        thinking = splitter.thinking
+        if thinking and not ending and splitter.reasoning_tokens >= budget:
+            ending = tokenizer.encode(END_OF_THINKING, special=True)
+        if ending:
+            token = ending.pop(0)
+        elif mask is None:
+            token = sampler(logits)
+        else:
+            token = sampler(mask.while_thinking(logits) if thinking else mask.apply(logits))
+        if mask is not None and not thinking:
+            mask.accept(token)
         tokens += 1
         first = perf_counter() if tokens == 1 else first
         if token in tokenizer.eos_ids:
@@ -60,6 +87,12 @@ def _answer(
             break
         # `logits` are gone after `advance`, which comes first so that the model works while the caller shows the text.
         events = splitter.feed(token, _logprob(logits, token, request.top_logprobs, tokenizer))
+        if not request.parallel_tool_calls and splitter.tool_calls:
+            calls = [event for event in events if isinstance(event, ToolCall)]
+            events = [event for event in events if event not in calls[1:]]
+            yield from events
+            cut = False
+            break
         cut = splitter.stopped is None and not splitter.ended
         if cut and tokens < limit:
             session.advance(token)
@@ -91,7 +124,9 @@ def ends_in_thinking(prompt_ids: Sequence[int], tokenizer: Tokenizer) -> bool:
     return last == opened
 
 
-def _prefill(session: Session, prompt_ids: Sequence[int]) -> Generator[Event, None, Reuse]:
+def _prefill(
+    session: Session, prompt_ids: Sequence[int], request: ChatRequest, tokenizer: Tokenizer
+) -> Generator[Event, None, Reuse]:
     with closing(session.sync(prompt_ids)) as steps:
         while True:
             try:
@@ -99,6 +134,21 @@ def _prefill(session: Session, prompt_ids: Sequence[int]) -> Generator[Event, No
             except StopIteration as finished:
                 return finished.value
             yield Progress("prefill", done, total)
+
+
+def _echo(
+    session: Session, prompt_ids: Sequence[int], request: ChatRequest, tokenizer: Tokenizer
+) -> Generator[Event, None, Reuse]:
+    """Read the prompt token by token and say each with its logprob, as scoring needs them; NaN for the first."""
+    yield from _prefill(session, prompt_ids[:1], request, tokenizer)
+    told = TokenLogprob(prompt_ids[0], tokenizer.token_bytes(prompt_ids[0]), math.nan)
+    yield Text(told.data.decode(errors="replace"), (told,))
+    for token in prompt_ids[1:]:
+        logprob = _logprob(session.logits()[: tokenizer.size], token, request.top_logprobs or 0, tokenizer)
+        assert logprob is not None
+        session.advance(token)
+        yield Text(logprob.data.decode(errors="replace"), (logprob,))
+    return Reuse(0, len(prompt_ids), "the prompt was scored")
 
 
 def _logprob(logits: Floats, token: int, top: int | None, tokenizer: Tokenizer) -> TokenLogprob | None:

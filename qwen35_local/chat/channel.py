@@ -12,11 +12,19 @@ Piece = tuple[str, tuple[TokenLogprob, ...]]
 class Channel:
     """One kind of text. Newlines at its start are dropped and those at its end held back: they belong to the template.
 
-    `stops` end the text where the first of them is complete; `markers` (at the start of a line) are found and reported.
+    Not if `exact`. `stops` end the text where the first of them is complete; `markers` (at the start of a line) are
+    found and reported.
     """
 
-    def __init__(self, kind: type[Text] | type[Reasoning], stops: Sequence[str] = (), markers: Sequence[str] = ()):
+    def __init__(
+        self,
+        kind: type[Text] | type[Reasoning],
+        stops: Sequence[str] = (),
+        markers: Sequence[str] = (),
+        exact: bool = False,
+    ):
         self._kind = kind
+        self._exact = exact
         self._stops = stops
         self._markers = markers
         self._held = ""
@@ -31,7 +39,7 @@ class Channel:
             return []
         self._logprobs += [(len(self._held), logprob) for logprob in logprobs]
         self._held += text
-        if not self.begun:
+        if not self.begun and not self._exact:
             self._drop_front(len(self._held) - len(self._held.lstrip("\n")))
             self.begun = bool(self._held)
         if match := self._first_stop():
@@ -106,4 +114,4 @@ class Channel:
 
     def _before(self, offset: int) -> int:
         """`offset`, moved to before the newlines that precede it."""
-        return len(self._held[:offset].rstrip("\n"))
+        return offset if self._exact else len(self._held[:offset].rstrip("\n"))

@@ -94,6 +94,11 @@ class Splitter:
         self.ended = False
 
     @property
+    def thinking(self) -> bool:
+        """Whether the next token belongs to thinking."""
+        return self._channel is self._thought
+
+    @property
     def stopped(self) -> str | None:
         return self._answer.stopped
 
