@@ -1,6 +1,6 @@
 """Score a model directory on the held-out set by real greedy decoding: our engine, or mlx-lm over the same tokens.
 
-python -m scripts.miniature.evaluate [--model DIR] [--each 20] [--mlx-lm] [--sampled] [--verbose]
+python -m scripts.miniature.evaluate [--model DIR] [--each 20] [--backend NAME] [--mlx-lm] [--sampled] [--verbose]
 """
 
 import argparse
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ROOT / "qwen35_local" / "miniature")
     parser.add_argument("--each", type=int, default=20, help="prompts of every family and mode")
     parser.add_argument("--mlx-lm", action="store_true", help="decode with mlx-lm instead of our engine")
+    parser.add_argument("--backend", default="auto", help="auto, mlx or llama.cpp")
     parser.add_argument("--sampled", action="store_true", help="the card's sampling instead of greedy")
     parser.add_argument("--verbose", action="store_true", help="print wrong answers")
     options = parser.parse_args()
@@ -85,7 +86,7 @@ def main() -> None:
     else:
         import qwen35_local
 
-        answer = with_engine(qwen35_local.open(options.model))  # pyright: ignore[reportAttributeAccessIssue]
+        answer = with_engine(qwen35_local.open(options.model, backend=options.backend))
     print(json.dumps(score(answer, items, options.sampled, options.verbose), indent=1))
 
 
