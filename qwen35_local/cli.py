@@ -18,8 +18,10 @@ COMMANDS = {
     "chat": "talk with the model",
     "serve": "answer OpenAI's and Anthropic's clients on this machine",
     "info": "say what a model directory holds",
+    "plan": "say where the memory would go, and what speed to expect",
     "gguf": "write a checkpoint as a GGUF file, for llama.cpp",
     "download": "fetch a model that fits this machine, verified",
+    "convert": "quantise the bf16 release to an MLX checkpoint",
 }
 
 

@@ -28,7 +28,7 @@ ALLOWED = {
     "gguf": SEAMS | {"checkpoint", "model"},  # of the model its config alone
     "media": SEAMS,
     "miniature": set(),
-    "hub": SEAMS | {"checkpoint", "experts", "miniature"},
+    "hub": SEAMS | {"checkpoint", "experts", "miniature", "model"},
     "backends": SEAMS
     | {"generate", "sampling", "chat", "checkpoint", "model", "experts", "gguf", "media", "hub", "miniature"},
     "server": SEAMS | {"bridge", "chat"},
@@ -44,6 +44,7 @@ MLX_FILES = {
     "qwen35_local/experts/prefill.py",
     "qwen35_local/experts/slots.py",
     "qwen35_local/hub/convert.py",
+    "qwen35_local/hub/fp4.py",
 }
 
 

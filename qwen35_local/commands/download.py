@@ -12,9 +12,12 @@ from ..hub.catalog import Build, find_build
 from ..hub.download import DownloadPlan, begun, download, measure_rate, plan_download
 from ..hub.machine import Machine, this_machine
 from ..hub.manifest import Manifest
-from ..hub.place import free_space
+from ..hub.place import free_space, occupied
 from ..hub.progress import Meter, duration, size
+from ..hub.recipe import recipe
 from ..hub.remote import list_repository
+from ..hub.store import convert_repository
+from .convert import add_quant, chosen_parts, chosen_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--endpoint", metavar="URL", help="another Hub than huggingface.co")
     parser.add_argument("--to", type=Path, metavar="DIR", help="the model's directory (default: in ~/.qwen35/models)")
     parser.add_argument("--dry-run", action="store_true", help="show the plan and the measured speed, fetch nothing")
+    add_quant(parser, None)
     parser.add_argument("--json", action="store_true", help="print plan and result as JSON lines")
 
 
@@ -38,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     home = Settings.resolve().models
     build = None if args.repo else find_build(args.name, machine, free_space(args.to or home))
     repo = args.repo or (build.repo if build else "")
+    quant = args.quant or (build.quant if build else "")
     target = (args.to or home / _directory(args, build)).expanduser().absolute()
     if (present := _present(target, repo, args.revision)) is not None:
         return _say_present(args, target, present)
@@ -45,24 +50,31 @@ def run(args: argparse.Namespace) -> int:
     revision = args.revision or begun(target, repo)
     listing = list_repository(repo, revision, args.endpoint)
     plan = plan_download(listing, target, include)
+    if quant:
+        recipe(quant)  # a wrong name is refused before anything is fetched
     rate = measure_rate(listing, max(plan.files, key=lambda f: f.size)) if args.dry_run else None
     _show(args, plan, machine, build, rate)
-    plan.check_disk()
+    if not quant:
+        plan.check_disk()
     if args.dry_run:
         return 0
     meter = Meter(plan.nbytes, len(plan.files), "fetched", quiet=args.json)
     try:
-        download(plan, meter)
+        if quant:
+            convert_repository(listing, target, chosen_recipe(args, quant), chosen_parts(args), meter)
+        else:
+            download(plan, meter)
     except KeyboardInterrupt:
         meter.close()
         print(f"\nstopped at {size(meter.done)} of {size(plan.nbytes)}; to go on: {_same_line()}", file=sys.stderr)
         return 130
     meter.close()
-    result = {"path": str(target), "files": len(plan.files), "bytes": plan.nbytes, "received": meter.received}
+    stored = occupied(target)
+    result = {"path": str(target), "files": len(plan.files), "bytes": stored, "received": meter.received}
     if args.json:
         print(json.dumps({"done": result}))
     else:
-        print(f"{target}: {len(plan.files)} files, {size(plan.nbytes)}, every one verified")
+        print(f"{target}: {size(stored)}, every one of {len(plan.files)} files verified")
         print(f"try it: qwen35 chat --model {target.name if target.parent == home else target}")
     return 0
 
@@ -76,6 +88,7 @@ def _directory(args: argparse.Namespace, build: Build | None) -> str:
     suffix = (
         "".join(c if c.isalnum() or c in "-._" else "" for c in args.include[0].split("/")[0]) if args.include else ""
     )
+    suffix = args.quant or suffix
     return f"{name}-{suffix}" if suffix else name
 
 

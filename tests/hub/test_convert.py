@@ -1,0 +1,294 @@
+"""Conversions: the bits of `mx.quantize`, a checkpoint that opens and computes, the plan of the full-size model."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import make_checkpoint
+import mlx.core as mx
+import numpy as np
+import pytest
+from tiny import load
+
+from hub.conftest import QUICK
+from hub.fake_hub import FakeHub
+from hub.test_kills import environment
+from qwen35_local.checkpoint.files import Checkpoint
+from qwen35_local.errors import CheckpointError, StorageError, UsageError
+from qwen35_local.hub import store
+from qwen35_local.hub.conversion import plan_conversion
+from qwen35_local.hub.manifest import Manifest
+from qwen35_local.hub.place import partial_of
+from qwen35_local.hub.progress import Meter
+from qwen35_local.hub.recipe import packing, read_rules, recipe
+from qwen35_local.hub.remote import list_repository
+from qwen35_local.hub.store import Parts, convert_directory, convert_repository
+
+IDS = mx.array([[5, 17, 600, 3, 250, 99, 42]])
+
+
+def meter() -> Meter:
+    return Meter(1, 1, "converted", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint.write(tmp_path_factory.mktemp("release") / "src", "tiny", "BF16", shards=5)
+
+
+def hashes(path: Path) -> dict[str, str]:
+    manifest = Manifest.read(path)
+    assert manifest is not None
+    return {name: entry.digest for name, entry in manifest.files.items()}
+
+
+@pytest.fixture(scope="module")
+def converted(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("converted")
+    names = ("mxfp4", "nvfp4", "affine4", "mixed")
+    return {name: convert_directory(release, root / name, recipe(name), Parts(), meter()) for name in names}
+
+
+@pytest.mark.parametrize("name", ["mxfp4", "nvfp4", "affine4", "mixed"])
+def test_tensors_are_those_of_mx_quantize(release, converted, name):
+    source, result = all_tensors(release), all_tensors(converted[name])
+    config = json.loads((converted[name] / "config.json").read_text())["quantization"]
+    checked = 0
+    for module in (n.removesuffix(".scales") for n in result if n.endswith(".scales")):
+        if ".mtp." in module:
+            continue
+        entry = config.get(module, config)
+        options = {key: entry[key] for key in ("group_size", "bits", "mode")}
+        want = mx.quantize(released_weight(source, module), **options)
+        got = [result[f"{module}.{suffix}"] for suffix in ("weight", "scales", "biases")[: len(want)]]
+        assert all(mx.array_equal(a, b) for a, b in zip(got, want, strict=True)), module
+        checked += 1
+    assert checked == {"mixed": 8 * 3 + 8 * 3 + 2 * 4 + 6 * 3 + 2}.get(name, 8 * 5 + 8 * 3 + 2 * 4 + 6 * 5 + 2)
+
+
+def all_tensors(path: Path) -> dict[str, mx.array]:
+    tensors: dict[str, mx.array] = {}
+    for file in path.glob("*.safetensors"):
+        tensors |= mx.load(str(file))  # pyright: ignore[reportOperatorIssue, reportArgumentType, reportCallIssue]
+    return tensors
+
+
+def released_weight(source: dict[str, mx.array], module: str) -> mx.array:
+    name = module.replace("language_model.model.", "model.language_model.").replace("language_model.lm_head", "lm_head")
+    if ".switch_mlp." not in name:
+        return source[f"{name}.weight"]
+    stem, part = name.split(".switch_mlp.")
+    if part == "down_proj":
+        return source[f"{stem}.experts.down_proj"]
+    fused = source[f"{stem}.experts.gate_up_proj"]
+    return mx.split(fused, 2, axis=1)[part == "up_proj"]
+
+
+@pytest.mark.parametrize("name", ["mxfp4", "affine4", "mixed"])
+def test_our_loader_computes_with_it(release, converted, name, tmp_path):
+    """The same logits as the release has whose matrices were unpacked again, in float32."""
+    source = {name: array.astype(mx.float32) for name, array in all_tensors(release).items()}
+    result = all_tensors(converted[name])
+    config = json.loads((converted[name] / "config.json").read_text())["quantization"]
+    fused: dict[str, dict[str, mx.array]] = {}
+    for module in (n.removesuffix(".scales") for n in result if n.endswith(".scales") and ".mtp." not in n):
+        entry = config.get(module, config)
+        scales, biases = (result.get(f"{module}.{part}") for part in ("scales", "biases"))
+        assert scales is not None
+        if biases is not None:
+            scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+        options = {key: entry[key] for key in ("group_size", "bits", "mode")}
+        weight = mx.dequantize(result[f"{module}.weight"], scales, biases, **options).astype(mx.float32)
+        path = module.replace("language_model.model.", "model.language_model.").replace("language_model.lm_", "lm_")
+        if ".switch_mlp." in path:
+            stem, part = path.split(".switch_mlp.")
+            fused.setdefault(stem, {})[part] = weight
+        else:
+            source[f"{path}.weight"] = weight
+    for stem, parts in fused.items():
+        source[f"{stem}.experts.gate_up_proj"] = mx.concatenate([parts["gate_proj"], parts["up_proj"]], axis=1)
+        source[f"{stem}.experts.down_proj"] = parts["down_proj"]
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    mx.save_safetensors(str(unpacked / "model.safetensors"), source)
+    shutil.copy(release / "config.json", unpacked)
+    a, b = (np.array(m.logits(m(IDS, m.new_state()))) for m in (load(unpacked), load(converted[name])))
+    assert np.abs(a - b).max() < 2e-3 * a.std()
+
+
+def test_nothing_packed_is_the_same_model(release, tmp_path):
+    """All matrices kept: every logit equal, so names, norms and convolutions arrive as they left."""
+    rules = recipe("mxfp4").with_rules({"*": "bf16"})
+    same = convert_directory(release, tmp_path / "same", rules, Parts(), meter())
+    a, b = (np.array(m.logits(m(IDS, m.new_state()))) for m in (load(release), load(same)))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_small_pieces_make_the_same_files(release, converted, tmp_path, monkeypatch):
+    monkeypatch.setattr("qwen35_local.hub.convert.PIECE", 1000)
+    again = convert_directory(release, tmp_path / "again", recipe("mxfp4"), Parts(), meter())
+    assert hashes(again) == hashes(converted["mxfp4"])
+
+
+def test_rules_from_a_file(release, tmp_path):
+    file = tmp_path / "rules.toml"
+    file.write_text('"layers.0.mlp.experts.*" = "affine8"\n"lm_head" = "bf16"\n')
+    rules = recipe("mxfp4").with_rules(read_rules(file))
+    out = convert_directory(release, tmp_path / "out", rules, Parts(mtp=False), meter())
+    entry = json.loads((out / "config.json").read_text())["quantization"]
+    path = "language_model.model.layers.0.mlp.switch_mlp.up_proj"
+    assert entry[path] == {"group_size": 64, "bits": 8, "mode": "affine"}
+    assert entry["language_model.lm_head"] is False
+    assert not any(".mtp." in name for name in Checkpoint.open(out).tensors)
+    load(out)
+    file.write_text('layers.0 = "affine8"')
+    with pytest.raises(UsageError, match="must be one packing in quotes"):
+        read_rules(file)
+    with pytest.raises(UsageError, match="no packing 'q4'"):
+        packing("q4")
+
+
+def test_what_is_no_release_is_refused(converted):
+    with pytest.raises(CheckpointError, match=r"quantised already|MLX conversion already"):
+        plan_conversion(Checkpoint.open(converted["mxfp4"]).tensors, recipe("mxfp4"))
+
+
+def test_disk_too_small(release, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "free_space", lambda path: 2_000_000)
+    with pytest.raises(StorageError, match=r"needs 2\.9 MB and leaves 1\.1 GB free, but .* has 2\.0 MB"):
+        convert_directory(release, tmp_path / "out", recipe("mxfp4"), Parts(), meter())
+
+
+def test_another_recipe_does_not_reuse_shards(release, converted, tmp_path, monkeypatch):
+    calls = [0]
+    real = store.convert_shard
+
+    def dies(*args):
+        calls[0] += 1
+        if calls[0] == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "convert_shard", dies)
+        with pytest.raises(KeyboardInterrupt):
+            convert_directory(release, tmp_path / "out", recipe("affine4"), Parts(), meter())
+    assert len(list(partial_of(tmp_path / "out").glob("model-*.safetensors"))) == 2
+    out = convert_directory(release, tmp_path / "out", recipe("mxfp4"), Parts(), meter())
+    assert hashes(out) == hashes(converted["mxfp4"])
+
+
+# ---- while it is fetched ------------------------------------------------------------------------------------------
+def test_streamed_from_a_hub(release, converted, tmp_path):
+    with FakeHub({file.name: file.read_bytes() for file in release.iterdir()}) as hub:
+        listing = list_repository("me/model", endpoint=hub.endpoint)
+        target = convert_repository(listing, tmp_path / "out", recipe("mxfp4"), Parts(), meter(), QUICK)
+    assert hashes(target) == hashes(converted["mxfp4"])
+    assert {p.name for p in target.iterdir()} == {*hashes(target), "qwen35.json"}
+
+
+# ---- killed -------------------------------------------------------------------------------------------------------
+def convert_kills(release: Path, converted: Path, tmp_path: Path, kills: int) -> None:
+    """In a loop of one process after another, killed at random moments of their work."""
+    luck, target, hit = np.random.default_rng(35), tmp_path / "out", 0
+    command = [sys.executable, "-m", "qwen35_local.cli", "convert", str(release), str(target), "--quant", "mxfp4"]
+    while hit < kills:
+        process = subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while not partial_of(target).exists() and not target.exists() and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(luck.uniform(0, 0.4))
+        process.send_signal(int(luck.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])))
+        process.communicate(timeout=30)
+        hit += 1
+        if target.exists():
+            assert hashes(target) == hashes(converted)
+            target.rename(tmp_path / f"done-{hit}")
+    if not target.exists():
+        subprocess.run(command, env=environment(tmp_path), check=True, capture_output=True, timeout=60)
+    assert hashes(target) == hashes(converted)
+    load(target)
+
+
+def test_some_kills(release, converted, tmp_path):
+    convert_kills(release, converted["mxfp4"], tmp_path, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_hundred_kills(release, converted, tmp_path):
+    convert_kills(release, converted["mxfp4"], tmp_path, 100)
+
+
+# ---- at full size -------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All tensors of the 397B in 94 shards: headers, and holes for the data."""
+    path = tmp_path_factory.mktemp("full")
+    full = make_checkpoint.Preset(4096, 60, 248320, 32, 2, 256, 16, 64, 128, 512, 10, 1024, 262144)
+    shards: list[list[tuple[str, tuple[int, ...]]]] = [[] for _ in range(94)]
+    specs = [(name, shape) for name, shape, _ in make_checkpoint.tensors(full)]
+    specs += [(f"model.visual.{name}", shape) for name, shape in vision()]
+    total = sum(2 * int(np.prod(shape)) for _, shape in specs)
+    done = 0
+    for name, shape in specs:
+        shards[min(done * 94 // total, 93)].append((name, shape))
+        done += 2 * int(np.prod(shape))
+    weight_map = {}
+    shards = [shard for shard in shards if shard]
+    for number, shard in enumerate(shards, 1):
+        file = f"model.safetensors-{number:05}-of-{len(shards):05}.safetensors"
+        header, at = {}, 0
+        for name, shape in shard:
+            wide = name.endswith((".A_log", ".linear_attn.norm.weight"))
+            nbytes = int(np.prod(shape)) * (4 if wide else 2)
+            header[name] = {"dtype": "F32" if wide else "BF16", "shape": shape, "data_offsets": [at, at + nbytes]}
+            weight_map[name], at = file, at + nbytes
+        text = json.dumps(header).encode()
+        with (path / file).open("wb") as out:
+            out.write(len(text).to_bytes(8, "little") + text)
+            out.truncate(8 + len(text) + at)
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (path / "config.json").write_text(json.dumps(make_checkpoint.config(full, "BF16")))
+    return path
+
+
+def vision():
+    yield "patch_embed.proj.weight", (1152, 3, 2, 16, 16)
+    yield from (("patch_embed.proj.bias", (1152,)), ("pos_embed.weight", (2304, 1152)))
+    for j in range(27):
+        for name, rows, columns in (
+            ("attn.qkv", 3456, 1152), ("attn.proj", 1152, 1152), ("mlp.linear_fc1", 4304, 1152),
+            ("mlp.linear_fc2", 1152, 4304), ("norm1", 1152, 0), ("norm2", 1152, 0),
+        ):  # fmt: skip
+            yield f"blocks.{j}.{name}.weight", (rows, columns) if columns else (rows,)
+            yield f"blocks.{j}.{name}.bias", (rows,)
+    for name, rows, columns in (("norm", 1152, 0), ("linear_fc1", 4608, 4608), ("linear_fc2", 4096, 4608)):
+        yield f"merger.{name}.weight", (rows, columns) if columns else (rows,)
+        yield f"merger.{name}.bias", (rows,)
+
+
+@pytest.mark.parametrize(
+    ("name", "gigabytes"),
+    [("mxfp4", 210.6), ("affine4", 223.0), ("nvfp4", 223.0), ("affine8", 421.1), ("mxfp8", 408.7)],
+)
+def test_full_size_plan(full_size, name, gigabytes):
+    """Against the sizes computed for the released model, to 0.1 GB; routers at 8 bits add 0.07 to the 4-bit ones."""
+    plan = plan_conversion(Checkpoint.open(full_size).tensors, recipe(name), vision=False, mtp=False)
+    assert plan.source_bytes / 1e9 == pytest.approx(792.7, abs=0.05)
+    assert plan.data_bytes / 1e9 == pytest.approx(gigabytes, abs=0.1)
+
+
+def test_full_size_experts_and_extras(full_size):
+    plan = plan_conversion(Checkpoint.open(full_size).tensors, recipe("affine4"))
+    classes = plan.classes()
+    assert classes["routed experts"]["out"] == 217_432_719_360  # as the public 4-bit build has them
+    assert classes["vision"]["out"] / 1e9 == pytest.approx(0.91, abs=0.01)
+    plan = plan_conversion(Checkpoint.open(full_size).tensors, recipe("mxfp4"))
+    assert plan.classes()["mtp"]["out"] / 1e9 == pytest.approx(3.5, abs=0.05)
+    assert plan.source_bytes / 1e9 == pytest.approx(806.8, abs=0.5)
+    largest = max(sum(step.source.nbytes for step in shard.steps) for shard in plan.shards)
+    assert plan.data_bytes + 2 * largest < 250e9
