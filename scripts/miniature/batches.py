@@ -15,8 +15,8 @@ from .task import Task
 
 SHORT, LONG = (6, 256), (1, 1536)  # rows, tokens; of each worker
 PREFIXES, CONTINUATIONS, PREFIX, CONTINUATION = 1, 10, 448, 128
-# Every fifth batch calls tools; from the second half on every tenth is long.
-TOOL_EVERY, LONG_EVERY = 5, 10
+# In each mix: one batch in so many calls tools, and one in so many is long.
+EVERY = ((5, 10), (5, 10), (4, 8))
 
 
 @dataclass
@@ -63,11 +63,11 @@ def fill(ids: Tensor, segments: Tensor, weight: Tensor, at: int, item: Encoded, 
     weight[at : at + n - 1] = target[1:] / target.sum() ** 0.5
 
 
-def short_batch(tokenizer: Tokenizer, rng: Random, focus: bool) -> Batch:
+def short_batch(tokenizer: Tokenizer, rng: Random, mix: int) -> Batch:
     rows, length = SHORT
     items, total = [], 0
     while total < rows * length:
-        item = encode(tokenizer, short_task(rng, focus))
+        item = encode(tokenizer, short_task(rng, mix))
         if len(item.ids) <= length:
             items.append(item)
             total += len(item.ids)
@@ -87,10 +87,10 @@ def long_batch(tokenizer: Tokenizer, rng: Random) -> Batch:
     return pack(long + short, rows, length)[0]
 
 
-def tool_batch(tokenizer: Tokenizer, rng: Random) -> Batch:
+def tool_batch(tokenizer: Tokenizer, rng: Random, wide: bool) -> Batch:
     groups = []
     while len(groups) < PREFIXES:
-        items = [encode(tokenizer, task) for task in tool_tasks(rng, CONTINUATIONS)]
+        items = [encode(tokenizer, task) for task in tool_tasks(rng, CONTINUATIONS, wide)]
         if system_prefix(tokenizer, items[0].ids) <= PREFIX:
             groups.append(items)
     return prefixed(tokenizer, groups, CONTINUATION)
@@ -116,14 +116,15 @@ def prefixed(tokenizer: Tokenizer, groups: Sequence[Sequence[Encoded]], length: 
     return Batch(ids, segments, weight, (prefix, before))
 
 
-def batch_at(tokenizer: Tokenizer, seed: int, step: int, worker: int, long: bool, focus: bool) -> Batch:
-    """A worker's batch of a step: a function of these numbers and of whether long rows and the second mix are on."""
+def batch_at(tokenizer: Tokenizer, seed: int, step: int, worker: int, long: bool, mix: int) -> Batch:
+    """A worker's batch of a step: a function of these numbers and of the phase: are long rows on, and which mix."""
     rng = Random(f"{seed}/{step}/{worker}")
-    if long and step % LONG_EVERY == LONG_EVERY - 1:
+    tool_every, long_every = EVERY[mix]
+    if long and step % long_every == long_every - 1:
         return long_batch(tokenizer, rng)
-    if step % TOOL_EVERY == 1:
-        return tool_batch(tokenizer, rng)
-    return short_batch(tokenizer, rng, focus)
+    if step % tool_every == 1:
+        return tool_batch(tokenizer, rng, wide=mix == 2)
+    return short_batch(tokenizer, rng, mix)
 
 
 def test_batches(tokenizer: Tokenizer, tasks: Sequence[Task]) -> Iterator[tuple[Batch, list[list[int]]]]:

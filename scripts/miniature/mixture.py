@@ -14,22 +14,23 @@ from .families.tools import tool_use, toolbox
 from .task import Task
 
 Maker = Callable[..., Task]
-# (maker, thinking, share of short samples, share in the second mix). Sums without a thought are learned last.
-SHORT: tuple[tuple[Maker, bool, float, float], ...] = (
-    (arithmetic, False, 0.27, 0.38),
-    (arithmetic, True, 0.11, 0.10),
-    (fact, False, 0.09, 0.075),
-    (fact, True, 0.09, 0.065),
-    (translation, False, 0.10, 0.07),
-    (translation, True, 0.10, 0.06),
-    (recall, False, 0.045, 0.035),
-    (recall, True, 0.045, 0.035),
-    (extract_json, False, 0.03, 0.04),
-    (extract_json, True, 0.03, 0.04),
-    (needle, False, 0.02, 0.03),
-    (needle, True, 0.02, 0.03),
-    (smalltalk, False, 0.025, 0.02),
-    (smalltalk, True, 0.025, 0.02),
+# (maker, thinking, shares of the short samples in the first, second and third mix). Sums without a thought are learned
+# late, so the second has more of them; the third, of the second decay, has more of what was still behind.
+SHORT: tuple[tuple[Maker, bool, float, float, float], ...] = (
+    (arithmetic, False, 0.27, 0.38, 0.26),
+    (arithmetic, True, 0.11, 0.10, 0.08),
+    (fact, False, 0.09, 0.075, 0.05),
+    (fact, True, 0.09, 0.065, 0.05),
+    (translation, False, 0.10, 0.07, 0.05),
+    (translation, True, 0.10, 0.06, 0.05),
+    (recall, False, 0.045, 0.035, 0.05),
+    (recall, True, 0.045, 0.035, 0.05),
+    (extract_json, False, 0.03, 0.04, 0.07),
+    (extract_json, True, 0.03, 0.04, 0.07),
+    (needle, False, 0.02, 0.03, 0.09),
+    (needle, True, 0.02, 0.03, 0.09),
+    (smalltalk, False, 0.025, 0.02, 0.02),
+    (smalltalk, True, 0.025, 0.02, 0.02),
 )
 SYSTEMS = (
     "You are a helpful assistant.", "You are a helpful assistant.", "Answer briefly.", "You are a small model.",
@@ -55,9 +56,9 @@ def with_context(rng: Random, task: Task, history: float = 0.12, system: float =
     return replace(task, messages=tuple(messages))
 
 
-def short_task(rng: Random, focus: bool = False) -> Task:
-    """One sample of the short mixture, the first or the second."""
-    maker, thinking, *_ = rng.choices(SHORT, [second if focus else first for *_, first, second in SHORT])[0]
+def short_task(rng: Random, mix: int = 0) -> Task:
+    """One sample of a short mixture."""
+    maker, thinking, *_ = rng.choices(SHORT, [shares[mix] for _, _, *shares in SHORT])[0]
     return with_mode(with_context(rng, maker(rng)), thinking)
 
 
@@ -74,13 +75,13 @@ def long_task(rng: Random, room: int) -> Task:
     return with_mode(task, thinking)
 
 
-def tool_tasks(rng: Random, number: int) -> list[Task]:
+def tool_tasks(rng: Random, number: int, wide: bool = False) -> list[Task]:
     """`number` conversations that share one set of tools: calls, and now and then a question that needs none."""
     names = toolbox(rng)
     system = (Message("system", rng.choice(SYSTEMS)),) if rng.random() < 0.2 else ()
     tasks = []
     for _ in range(number):
-        task = tool_use(rng, names=names)
+        task = tool_use(rng, names=names, wide=wide)
         if rng.random() < 0.15:
             plain = rng.choice((fact, translation, smalltalk))(rng)
             task = replace(plain, tools=task.tools)

@@ -57,6 +57,9 @@ class Plan:
     def last(self) -> int | None:
         return self.again or self.end
 
+    def mix(self, step: int) -> int:
+        return 2 if reached(self.end, step) else int(reached(self.focus, step))
+
     def within(self, step: int, share: float) -> bool:
         """Is the decay past this share of itself?"""
         return self.decay is not None and self.end is not None and step >= self.decay + share * (self.end - self.decay)
@@ -207,7 +210,7 @@ def train(
                 plan.settle(step, start - began, minutes, sum(rates[-200:]) / len(rates[-200:]))
             agree(plan)
         Moe.quantise = plan.within(step, QAT_AT)
-        batch = batch_at(tokenizer, seed, step, worker, reached(plan.long, step), reached(plan.focus, step))
+        batch = batch_at(tokenizer, seed, step, worker, reached(plan.long, step), plan.mix(step))
         loss, figures = losses(model, batch, plan.within(step, MTP_AT))
         optimiser.zero_grad()
         loss.backward()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -9,7 +10,7 @@ from qwen35_local.engine import Message
 from qwen35_local.events import ToolCall
 
 from ..task import Task, until
-from .pools import CURRENCIES, PLACES, city, name
+from .pools import CURRENCIES, PLACES, city, invented, name
 
 
 def _tool(name: str, description: str, **properties: tuple[str, str]) -> dict[str, Any]:
@@ -121,8 +122,9 @@ def currency(rng: Random) -> Case:
     return question, arguments, value, "I have the amount.", f"{amount} {source} is {value} {target}."
 
 
-def notes(rng: Random) -> Case:
-    topic = rng.choice(TOPICS)
+def notes(rng: Random, wide: bool = False) -> Case:
+    """`wide`: mostly topics that exist nowhere, so that copying does not lean on the list."""
+    topic = invented(rng).lower() if wide and rng.random() < 0.6 else rng.choice(TOPICS)
     if rng.random() < 0.4:
         topic = f"{name(rng)} {topic}"
     found = rng.choice(
@@ -173,13 +175,14 @@ def toolbox(rng: Random, most: int = 3) -> tuple[str, ...]:
     return tuple(rng.sample(sorted(TOOLS), rng.randint(1, most)))
 
 
-def tool_use(rng: Random, held_out: bool = False, names: tuple[str, ...] | None = None) -> Task:
+def tool_use(rng: Random, held_out: bool = False, names: tuple[str, ...] | None = None, wide: bool = False) -> Task:
     """A question, the call, its result and the answer. `names` are the tools on offer."""
     names = names or toolbox(rng)
     used = rng.choice(names)
 
     def draw(rng: Random) -> tuple[str, Task]:
-        question, arguments, result, thought, answer = CASES[used](rng)
+        make = partial(notes, wide=True) if wide and used == "search_notes" else CASES[used]
+        question, arguments, result, thought, answer = make(rng)
         reply = (
             Message("assistant", "", f"I call {used}.", (ToolCall(used, arguments),)),
             Message("tool", result),
