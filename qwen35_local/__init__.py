@@ -52,6 +52,7 @@ def open(
     *,
     context: int | None = None,
     dtype: str = "auto",
+    memory: str | int | None = None,
     backend: str = "auto",
     gpu_layers: int | Literal["auto"] = "auto",
     cpu_experts: int | Literal["auto"] = "auto",
@@ -64,6 +65,8 @@ def open(
     the package. `backend` "auto" takes llama.cpp for GGUF files and MLX for the rest.
     `context` is the most tokens of prompt and answer together, by default all that the model allows. `dtype` is that
     of the activations: "auto" is the checkpoint's on Metal and float32 on a CPU; "float32" is for exact work.
+    `memory` ("24GB", or bytes) is the most to use, by default a share of what is free; a model that needs more streams
+    its experts from disk, with the same answers.
     With llama.cpp `dtype` is that of the KV cache; `gpu_layers` layers go to the GPU, but the experts of the first
     `cpu_experts` ones stay in memory ("auto": as fits); `threads` compute on the CPU (None: physical cores but one).
     `on_progress` hears of loading. Raises a `Qwen35Error` whose text says what is wrong.
@@ -74,6 +77,7 @@ def open(
         model,
         context=context,
         dtype=dtype,
+        memory=memory,
         backend=backend,
         gpu_layers=gpu_layers,
         cpu_experts=cpu_experts,

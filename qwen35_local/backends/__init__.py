@@ -21,6 +21,7 @@ def open_engine(
     *,
     context: int | None = None,
     dtype: str = "auto",
+    memory: str | int | None = None,
     backend: str = "auto",
     gpu_layers: int | Literal["auto"] = "auto",
     cpu_experts: int | Literal["auto"] = "auto",
@@ -37,6 +38,8 @@ def open_engine(
         from .llama_cpp.engine import open_llama_cpp
         from .llama_cpp.plan import Wishes
 
+        if memory is not None:
+            raise UsageError("memory is an option of the backend mlx: llama.cpp has cpu_experts", "memory")
         wishes = Wishes(context, dtype, gpu_layers, cpu_experts, threads)
         return open_llama_cpp(gguf or find_model(model), wishes, on_progress)
     for name, value in (("gpu_layers", gpu_layers), ("cpu_experts", cpu_experts), ("threads", threads)):
@@ -47,7 +50,7 @@ def open_engine(
         from .mlx import MlxEngine
     except ImportError as error:
         raise BackendUnavailable(f"MLX cannot be loaded ({error}): it needs Apple Silicon or 64-bit Linux") from error
-    return MlxEngine(path, context, dtype, on_progress)
+    return MlxEngine(path, context, dtype, on_progress, memory)
 
 
 def _gguf(model: str | Path) -> Path | None:

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import mlx.core as mx
@@ -13,11 +14,14 @@ from ..checkpoint.files import Checkpoint
 from ..engine import EngineInfo, Reuse
 from ..errors import ContextError, UsageError
 from ..events import Progress
+from ..experts.telemetry import Totals
 from ..model.config import ModelConfig
-from ..model.qwen35 import Qwen35
+from ..model.qwen35 import BLOCK, Qwen35, block_edges
 from ..model.state import Snapshot, State
+from ..model.streamed import ExpertStream
 from ..model.weights import Weights
 from .local import LocalEngine, common_prefix
+from .memory import Streaming, open_stream, plan_memory
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 PREFILL_CHUNK = 512  # tokens; bounds the scores of one attention layer to heads * 512 * context floats
@@ -27,8 +31,13 @@ SNAPSHOTS = 4  # of the recurrent state, kept per session: 183 MiB each at the s
 class MlxSession:
     """One timeline on the model. The recurrent state cannot be cut back, so snapshots are kept where turns begin."""
 
-    def __init__(self, model: Qwen35, turn_token: int, chunk: int = PREFILL_CHUNK):
-        """`turn_token` is `<|im_start|>`; the last one of a prompt is as far as the next prompt surely agrees."""
+    def __init__(self, model: Qwen35, turn_token: int, chunk: int = PREFILL_CHUNK, stream: ExpertStream | None = None):
+        """`turn_token` is `<|im_start|>`; the last one of a prompt is as far as the next prompt surely agrees.
+
+        `chunk` is the most tokens of one pass through the layers: many when every pass reads the experts of `stream`.
+        """
+        self._stream = stream
+        self._before, self._began = stream.totals() if stream else Totals(), perf_counter()
         self._model = model
         self._turn_token = turn_token
         self._chunk = chunk
@@ -43,18 +52,45 @@ class MlxSession:
         if unknown := [token for token in ids if not 0 <= token < self._model.config.vocab_size]:
             raise UsageError(f"token {unknown[0]} is not below the model's {self._model.config.vocab_size}")
         mx.reset_peak_memory()
+        if self._stream is not None:
+            self._before, self._began = self._stream.totals(), perf_counter()
         reuse = self._rewind(ids)
         if reuse.reused < len(ids):
             self._logits = None
         marks = [at for at, token in enumerate(ids) if token == self._turn_token and at > reuse.reused]
         marks = {*marks[:1], *marks[-1:]}  # after a leading system message, and before the coming answer
+        begin, block = len(self._ids), min(BLOCK, self._chunk)
+        edges = [
+            begin + edge for edge in block_edges(len(ids) - begin, [mark - begin for mark in sorted(marks)], block)
+        ]
         while (start := len(self._ids)) < len(ids):
-            end = min(start + self._chunk, len(ids), *(mark for mark in marks if mark > start))
-            self._feed(ids[start:end])
-            if end in marks:
-                self._snapshots = [*self._snapshots, self._state.snapshot()][-SNAPSHOTS:]
+            end = max(
+                edge for edge in edges if start < edge <= max(start + self._chunk, min(e for e in edges if e > start))
+            )
+            inner = sorted(mark - start for mark in marks if start < mark <= end)
+            yield from self._pass(ids, end, inner)
             yield end, len(ids)
         return reuse
+
+    def _pass(self, ids: Sequence[int], end: int, marks: Sequence[int]) -> Generator[tuple[int, int], None, None]:
+        """Bring the state from its tokens to ids[:end], with snapshots at `marks` (offsets from where it is).
+
+        A pass that does not end, cancelled or failed, leaves nothing that could be used.
+        """
+        start, layers = len(self._ids), len(self._model.layers)
+        steps = self._model.run(mx.array([list(ids[start:end])]), self._state, marks)
+        try:
+            while True:
+                done = next(steps)
+                if self._stream is not None and done < layers:  # a sweep over the disk takes its time
+                    yield start + (end - start) * done // layers, len(ids)
+        except StopIteration as last:
+            blocks, snapshots = last.value
+        except BaseException:
+            self._reset()
+            raise
+        self._snapshots = [*self._snapshots, *snapshots][-SNAPSHOTS:]
+        self._took(ids[start:end], blocks[-1])
 
     def shared(self, ids: Sequence[int]) -> int:
         common = common_prefix(self._ids, ids)
@@ -85,30 +121,34 @@ class MlxSession:
         self._ids, self._snapshots, self._logits = [], [], None
         self._state = self._model.new_state()
 
-    def _feed(self, ids: Sequence[int]) -> None:
-        hidden = self._model(mx.array([list(ids)]), self._state)
+    def _took(self, ids: Sequence[int], residual: mx.array) -> None:
+        """The state is `ids` further; `residual` [1, t, H] ends with the last of them."""
         self._ids += ids
-        self._logits = self._model.logits(hidden[:, -1])[0]
+        self._logits = self._model.logits(self._model.norm(residual[:, -1]))[0]
         mx.async_eval(self._logits, *self._state.arrays)
         if len(ids) > 1:
-            mx.eval(self._logits)  # so that a chunk is done, and its temporaries gone, when it is reported
+            mx.eval(self._logits)  # so that a pass is done, and its temporaries gone, when it is reported
 
     def logits(self) -> np.ndarray:
         assert self._logits is not None, "sync comes first"
         return np.array(self._logits)
 
     def advance(self, token: int) -> None:
-        self._feed([token])
+        for _ in self._pass([*self._ids, token], len(self._ids) + 1, ()):
+            pass
 
     def stats(self) -> dict[str, Any]:
-        return {"peak_memory": mx.get_peak_memory(), "state_bytes": self._state.nbytes}
+        found: dict[str, Any] = {"peak_memory": mx.get_peak_memory(), "state_bytes": self._state.nbytes}
+        if self._stream is not None:
+            found["experts"] = (self._stream.totals() - self._before).report(perf_counter() - self._began)
+        return found
 
     def close(self) -> None:
         self._reset()
 
 
 class MlxEngine(LocalEngine):
-    """A checkpoint in MLX: released, converted or quantised; everything of it in memory."""
+    """A checkpoint in MLX: released, converted or quantised. What does not fit the memory is streamed from disk."""
 
     def __init__(
         self,
@@ -116,9 +156,12 @@ class MlxEngine(LocalEngine):
         context: int | None = None,
         dtype: str = "auto",
         on_progress: Callable[[Progress], None] | None = None,
+        memory: str | int | None = None,
+        streaming: Streaming | None = None,
     ):
         """`context` defaults to the model's. `dtype` auto is that of the checkpoint on Metal, and float32 on a CPU,
-        where MLX computes 16-bit types slowly and badly."""
+        where MLX computes 16-bit types slowly and badly. `memory` is the most to use, by default a share of what is
+        free; a model that needs more streams its experts, and its context defaults to at most 32,768 tokens."""
         checkpoint = Checkpoint.open(path)
         config = ModelConfig.from_dict(checkpoint.config)
         tokenizer = Tokenizer.from_dir(path)
@@ -130,22 +173,32 @@ class MlxEngine(LocalEngine):
                 on_progress(Progress("load", min(nbytes, checkpoint.nbytes), checkpoint.nbytes, "bytes"))
 
         weights = Weights(checkpoint, config, activations, report)
-        self.model = Qwen35(weights, config.text)
+        limit = config.text.max_position_embeddings
+        self.plan = plan_memory(weights, config.text, memory, context and _context(context, limit))
+        if self.plan.resident and memory is None:
+            self.experts = None
+            self.model = Qwen35(weights, config.text)
+        else:
+            self.experts = open_stream(weights, config.text, self.plan, streaming or Streaming())
+            self.model = Qwen35(weights, config.text, self.experts.experts)
+            self.experts.fill(lambda nbytes: report(weights.nbytes + nbytes))
         self.config = config
         self.info = EngineInfo(
             model=path.name,
             backend="mlx",
-            context=_context(context, config.text.max_position_embeddings),
+            context=_context(context, limit) if self.plan.resident else self.plan.context,
             vocab_size=config.text.vocab_size,
             parameters=weights.parameters,
             quantization=str(config.quantization.default) if config.quantization else "none",
-            memory=weights.nbytes,
+            memory=weights.nbytes + (self.experts.nbytes if self.experts else 0),
             device="Metal" if mx.metal.is_available() else "CPU",
         )
         super().__init__(tokenizer, self.open_session(tokenizer))
 
     def open_session(self, tokenizer: Tokenizer | None = None) -> MlxSession:
-        return MlxSession(self.model, (tokenizer or self.tokenizer).special["<|im_start|>"])
+        turn_token = (tokenizer or self.tokenizer).special["<|im_start|>"]
+        chunk = self.plan.pass_tokens if self.experts else PREFILL_CHUNK
+        return MlxSession(self.model, turn_token, chunk, self.experts)
 
     def logits(self, ids: Sequence[int], chunk: int = PREFILL_CHUNK) -> np.ndarray:
         """Teacher-forced logits, float32 [T, vocab_size]: row t is for the token after ids[: t + 1]."""
@@ -165,7 +218,9 @@ class MlxEngine(LocalEngine):
     def close(self) -> None:
         if not self._closed:
             super().close()
-            del self.model, self._sessions
+            if self.experts is not None:
+                self.experts.close()
+            del self.model, self.experts, self._sessions
             gc.collect()
             mx.clear_cache()
 

@@ -34,6 +34,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="miniature", help=MODEL_HELP)
     parser.add_argument("--context", type=int, help="most tokens of prompt and answer (default: the model's)")
     parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="most to use, as 24GB; experts that do not fit are streamed (default: by what is free)",
+    )
+    parser.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
@@ -62,7 +67,7 @@ def layers(text: str) -> int | str:
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `qwen35_local.open` takes beside the model, from parsed arguments."""
-    names = ("context", "dtype", "backend", "gpu_layers", "cpu_experts", "threads")
+    names = ("context", "dtype", "memory", "backend", "gpu_layers", "cpu_experts", "threads")
     return {name: getattr(args, name) for name in names}
 
 

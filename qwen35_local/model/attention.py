@@ -8,6 +8,8 @@ from .rope import rotate
 from .state import KeyValues
 from .weights import Weights
 
+SCORES = 1 << 28  # bytes of attention scores in memory at once, where MLX does not fuse them away
+
 
 class Attention:
     """y = W_o (softmax(q k^T / sqrt(D)) v * sigmoid(gate)), with q and gate from one projection."""
@@ -31,7 +33,22 @@ class Attention:
         q = rotate(self.q_norm(q).swapaxes(1, 2), *rotary)  # [B, heads, T, D]
         k = rotate(self.k_norm(k).swapaxes(1, 2), *rotary)
         keys, values = state.append(k, v.swapaxes(1, 2))
-        mask = "causal" if T > 1 else None
-        y = mx.fast.scaled_dot_product_attention(q, keys, values, scale=self.head_dim**-0.5, mask=mask)
+        y = self._attend(q, keys, values)
         y = y.swapaxes(1, 2) * mx.sigmoid(gate)
         return self.o_proj.linear(y.reshape(B, T, -1))
+
+    def _attend(self, q: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+        """q [B, heads, T, D] are the last T of S positions. Some at a time, where MLX would hold all scores at once."""
+        T, S = q.shape[2], keys.shape[2]
+        step = max(16, SCORES // (self.heads * S * 4))
+        outputs = []
+        for begin in range(0, T, step):
+            end = min(begin + step, T)
+            seen = S - T + end
+            mask = "causal" if end - begin > 1 else None
+            outputs.append(
+                mx.fast.scaled_dot_product_attention(
+                    q[:, :, begin:end], keys[:, :, :seen], values[:, :, :seen], scale=self.head_dim**-0.5, mask=mask
+                )
+            )
+        return mx.concatenate(outputs, axis=2) if len(outputs) > 1 else outputs[0]

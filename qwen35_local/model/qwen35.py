@@ -120,12 +120,12 @@ class Qwen35:
         return self.lm_head.linear(hidden).astype(mx.float32)
 
 
-def block_edges(tokens: int, marks: Sequence[int] = ()) -> list[int]:
-    """0, then where each block ends: at every mark, and every `BLOCK` tokens after the last edge that is a mark."""
+def block_edges(tokens: int, marks: Sequence[int] = (), block: int = BLOCK) -> list[int]:
+    """0, then where each block ends: at every mark, and every `block` tokens after 0 or the last mark before."""
     edges = [0]
     for mark in (*sorted(marks), tokens):
         while edges[-1] < mark:
-            edges.append(min(edges[-1] + BLOCK, mark))
+            edges.append(min(edges[-1] + block, mark))
     return edges
 
 

@@ -8,15 +8,18 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..experts.bank import LayerBank
+from ..experts.budget import Geometry, trunk_nbytes
 from ..experts.layout import LayerLayout, Part
 from ..experts.lookahead import Lookahead
 from ..experts.prefill import sweep
 from ..experts.slots import Slots
 from ..experts.source import Source
-from .config import AFFINE_BITS, AFFINE_GROUPS, FP_MODES, Quantization, TextConfig
+from ..experts.telemetry import Totals
+from .config import AFFINE_BITS, AFFINE_GROUPS, FP_MODES, FULL, Quantization, TextConfig
 from .layers import Dense, Matrix, Packed
 from .moe import Guess, Routed, swiglu, weighted_sum
 from .moe import experts as apply_experts
+from .weights import Weights
 
 SWEEP_FROM = 9  # tokens from which expert by expert beats token by token
 
@@ -61,8 +64,43 @@ class ExpertStream:
                 if on_progress is not None:
                     on_progress(done)
 
+    def totals(self) -> Totals:
+        """What has happened since the start, in numbers."""
+        banks, disk = [bank.counters for bank in self.banks], self.source.counters
+        return Totals(
+            hits=sum(c.hits + c.joined for c in banks),
+            misses=sum(c.misses for c in banks),
+            guessed=sum(c.guessed for c in banks),
+            useful=sum(c.useful for c in banks),
+            nbytes=disk.bytes,
+            busy=disk.busy,
+            stall=sum(c.stall for c in banks),
+            retries=disk.retries,
+        )
+
     def close(self) -> None:
         self.source.close()
+
+
+def geometry(weights: Weights, layouts: Sequence[LayerLayout], c: TextConfig) -> Geometry:
+    """What a memory plan needs to know of this model; no tensor is read."""
+    itemsize = weights.dtype.size
+    full = sum(kind == FULL for kind in c.layer_types)
+    delta = c.linear_num_value_heads * c.linear_value_head_dim * c.linear_key_head_dim * 4
+    conv = (c.linear_conv_kernel_dim - 1) * c.conv_dim * itemsize
+    return Geometry(
+        layers=c.num_layers,
+        experts=c.num_experts,
+        top_k=c.num_experts_per_tok,
+        expert_nbytes=max(layout.expert_nbytes for layout in layouts),
+        trunk_nbytes=trunk_nbytes(weights.tensors, itemsize),
+        kv_per_token=full * 2 * c.num_key_value_heads * c.head_dim * itemsize,
+        state_nbytes=(c.num_layers - full) * (delta + conv),
+        hidden=c.hidden_size,
+        intermediate=c.moe_intermediate_size,
+        vocab=c.vocab_size,
+        itemsize=itemsize,
+    )
 
 
 class StreamedExperts:
@@ -83,9 +121,12 @@ class StreamedExperts:
             _packing(parts[self._cut :], c.hidden_size, c.moe_intermediate_size, bank.layout.name),
         )
 
+        # MLX's gather_mm on a CPU takes float32 only; on Metal plain experts are used as they are.
+        self._widens = self._kinds[0] is None and parts[0].dtype != "F32" and not mx.metal.is_available()
+
     def __call__(self, routed: Routed, guess: Guess | None = None) -> mx.array:
         """-> float32 [N, H]"""
-        if self.bank.complete:
+        if self.bank.complete and not self._widens:
             gate_up, down = self._matrices(self.bank.slots)
             return weighted_sum(apply_experts(routed.rows, routed.ids, gate_up, down), routed.scores)
         # The one wait of the layer: it also retires whoever still reads this layer's slots.
@@ -132,7 +173,7 @@ class StreamedExperts:
     def apply(self, slots: Slots, rows: mx.array, slot_ids: np.ndarray, sorted_slots: bool = True) -> mx.array:
         """Rows [R, H], each through the expert in its slot -> [R, H]."""
         gate_up, down = self._matrices(slots)
-        if isinstance(gate_up, Dense) and gate_up.weight.dtype != mx.float32 and not mx.metal.is_available():
+        if self._widens:
             gate_up, down, slot_ids = _widened(gate_up, down, slot_ids)
         ids = mx.array(slot_ids)
         y = swiglu(gate_up.gather(rows[:, None], ids, sorted_slots))
@@ -152,7 +193,7 @@ def _matrix(arrays: Sequence[mx.array], packing: Quantization | None) -> Matrix:
 
 
 def _widened(gate_up: Matrix, down: Matrix, slot_ids: np.ndarray) -> tuple[Matrix, Matrix, np.ndarray]:
-    """MLX's gather_mm on a CPU takes float32 only: widen the slots in use, as loading widens resident experts."""
+    """The slots in use as float32, as loading widens resident experts."""
     used, ids = np.unique(slot_ids, return_inverse=True)
     chosen = mx.array(used)
     widened = [Dense(matrix.parts[0][chosen].astype(mx.float32)) for matrix in (gate_up, down)]

@@ -1,0 +1,51 @@
+"""From a wish for memory to a plan, and from a plan to streamed experts."""
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from ..experts.budget import Geometry, MemoryPlan, default_budget, parse_memory, plan
+from ..experts.host import available_memory, total_memory
+from ..experts.source import WORKERS, Source
+from ..model.config import TextConfig
+from ..model.streamed import ExpertStream, geometry
+from ..model.weights import Weights
+
+CONTEXT = 32768  # tokens of a streamed model if none are asked for: keys and values compete with experts for memory
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """How experts are read: past the page cache or through it, with how many threads, how many ahead of their use."""
+
+    direct: bool = False
+    workers: int = WORKERS
+    lookahead: int = 2
+
+
+def plan_memory(weights: Weights, c: TextConfig, memory: str | int | None, context: int | None) -> MemoryPlan:
+    """The plan for a wish; without one, for a share of what is free. Nothing is read."""
+    g = geometry(weights, weights.expert_layouts(c), c)
+    if memory is not None:
+        return plan_for(g, parse_memory(memory), context, c.max_position_embeddings)
+    return plan_for(g, default_budget(total_memory(), available_memory()), context, c.max_position_embeddings)
+
+
+def plan_for(g: Geometry, budget: int, context: int | None, most: int, metal: bool | None = None) -> MemoryPlan:
+    """`context` None takes the model's, `most`, if everything fits beside it, else what a streamed model gets."""
+    metal = mx.metal.is_available() if metal is None else metal
+    if context is None:
+        context = min(most, CONTEXT)
+        spare = budget - plan(g, budget, context, metal=metal).total
+        if spare < (most - context) * g.kv_per_token * 5 // 4:
+            return plan(g, budget, context, metal=metal)
+        context = most
+    return plan(g, budget, context, metal=metal)
+
+
+def open_stream(weights: Weights, c: TextConfig, chosen: MemoryPlan, how: Streaming) -> ExpertStream:
+    """The banks of a plan, empty."""
+    if mx.metal.is_available():
+        mx.set_cache_limit(chosen.cache)
+    source = Source(how.direct, how.workers)
+    return ExpertStream(weights.expert_layouts(c), chosen.slots, chosen.group, source, c, how.lookahead)
