@@ -332,6 +332,10 @@ class Engine(ABC):
     @abstractmethod
     def open_session(self) -> Session: ...
 
+    def prompt(self, request: ChatRequest) -> list[int]:
+        """The tokens that the model is given for a request, up to where its answer begins."""
+        raise UsageError(f"the {self.info.backend} backend renders prompts out of our sight")
+
     @abstractmethod
     def tokenize(self, text: str, special: bool = False) -> list[int]:
         """Token ids of `text`. Control tokens stay plain text unless `special`."""

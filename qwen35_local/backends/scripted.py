@@ -104,8 +104,10 @@ class ScriptedEngine(Engine):
         session = self.open_session()
         session.ids, session.script = self._session.ids, script
         self._session = session  # each answer has its own timeline, so that several can take turns
-        prompt = prompt_ids(request, self._tokenizer)
-        return generate(session, prompt, request, self._tokenizer, self.info.context)
+        return generate(session, self.prompt(request), request, self._tokenizer, self.info.context)
+
+    def prompt(self, request: ChatRequest) -> list[int]:
+        return prompt_ids(request, self._tokenizer)
 
     def open_session(self) -> ScriptedSession:
         return ScriptedSession(self._tokenizer, self.info.vocab_size, self._chunk, self._delay)

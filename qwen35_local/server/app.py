@@ -6,7 +6,8 @@ import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,19 +16,28 @@ from starlette.routing import Route
 
 from .. import __version__
 from ..bridge import Worker
-from ..events import Progress
+from ..engine import Engine
+from ..events import Done, Progress
 from .asked import Asked, Served
 from .chat_reply import ChatReply
+from .completions import CompletionReply, Texts, parse_completion
 from .guard import App, Guard, Receive, Rules, Scope, Send, refuse, reply
-from .media import Media
+from .media import Media, prefetch
+from .messages import parse_count, parse_messages
+from .messages_reply import MessageReply
+from .metrics import Metrics
 from .openai import parse_chat
 from .refusal import Refused
-from .respond import JSON, Reply, send_stream, send_whole, until_left
+from .respond import JSON, Batches, Reply, send_stream, send_whole, until_left
+from .responses import Store, parse_response
+from .responses_reply import ResponseReply
 from .strict import loads
+from .texts import apply_template, detokenize, tokenize
 
 Handler = Callable[[Request, Send], Awaitable[None]]
-Parse = Callable[[Mapping[str, Any], Served], Asked]
+Parse = Callable[[Mapping[str, Any], Served], Asked | Awaitable[Asked]]
 MakeReply = Callable[[Asked, str, int], Reply]
+MakeBody = Callable[[Mapping[str, Any], Served, Engine], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,8 @@ class Server:
         self._started = int(time.time())
         self._run = secrets.token_hex(6)
         self._numbers = itertools.count(1)
+        self._store = Store()
+        self.counts = Metrics()
 
     def routes(self) -> list[Route]:
         def route(path: str, handler: Handler, method: str = "GET") -> Route:
@@ -57,8 +69,30 @@ class Server:
             route("/health", self.health),
             route("/v1/models", self.models),
             route("/v1/models/{name:path}", self.model),
+            route("/metrics", self.metrics),
             route("/v1/chat/completions", self._answering(parse_chat, ChatReply), "POST"),
+            route("/v1/completions", self._answering(self._completion, CompletionReply), "POST"),
+            route("/v1/responses", self._answering(self._response, ResponseReply), "POST"),
+            route("/v1/responses/{name}", self.kept),
+            route("/v1/responses/{name}", self.forget, "DELETE"),
+            route("/v1/messages", self._answering(parse_messages, MessageReply), "POST"),
+            route("/v1/messages/count_tokens", self._telling(_count), "POST"),
+            route("/tokenize", self._telling(tokenize), "POST"),
+            route("/detokenize", self._telling(detokenize), "POST"),
+            route("/apply-template", self._telling(apply_template), "POST"),
         ]
+
+    def _response(self, value: Mapping[str, Any], served: Served) -> Asked:
+        return parse_response(value, served, self._store)
+
+    async def _completion(self, value: Mapping[str, Any], served: Served) -> Asked:
+        """Raw prompts are text or tokens, so the engine's tokenizer has a say."""
+
+        def parse(engine: Engine) -> Asked:
+            texts = Texts(lambda text: engine.tokenize(text, special=True), engine.detokenize)
+            return parse_completion(value, served, texts)
+
+        return await self._worker.call(parse)
 
     @property
     def served(self) -> Served:
@@ -72,22 +106,56 @@ class Server:
             info.model, info.context, info.vocab_size, self._settings.media.fetch, self._settings.aliases, self._started
         )
 
+    async def _read(self, request: Request) -> tuple[dict[str, Any], Served]:
+        """The body as JSON, and what it may ask for; media on the web are fetched now."""
+        value, served = loads(await request.body()), self.served
+        if self._settings.media.remote:
+            return value, replace(served, fetch=await asyncio.to_thread(prefetch, value, self._settings.media))
+        return value, served
+
     def _answering(self, parse: Parse, make: MakeReply) -> Handler:
+        """An endpoint that answers, streamed or whole."""
+
         async def handler(request: Request, send: Send) -> None:
             async def work() -> None:
-                value = loads(await request.body())
-                if self._settings.media.remote:  # fetching blocks
-                    asked = await asyncio.to_thread(parse, value, self.served)
-                else:
-                    asked = parse(value, self.served)
+                asked = parse(*await self._read(request))
+                asked = asked if isinstance(asked, Asked) else await asked
                 answer = await self._worker.ask(asked.request)
                 told = make(asked, f"{self._run}{next(self._numbers)}", int(time.time()))
                 tell = send_stream if asked.stream else send_whole
-                await tell(request.scope, send, answer.batches(), told)
+                await tell(request.scope, send, self._counted(answer.batches()), told)
 
             await until_left(request.receive, work())
 
         return handler
+
+    def _telling(self, make: MakeBody) -> Handler:
+        """An endpoint that says something about text, and generates nothing."""
+
+        async def handler(request: Request, send: Send) -> None:
+            value, served = await self._read(request)
+            await send_json(send, await self._worker.call(lambda engine: make(value, served, engine)))
+
+        return handler
+
+    async def _counted(self, batches: Batches) -> Batches:
+        async with aclosing(batches):
+            async for batch in batches:
+                if isinstance(done := batch[-1], Done):
+                    self.counts.done(done)
+                yield batch
+
+    async def metrics(self, request: Request, send: Send) -> None:
+        text = self.counts.text(self._worker).encode()
+        await reply(send, 200, text, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")])
+
+    async def kept(self, request: Request, send: Send) -> None:
+        await send_json(send, self._store.get(request.path_params["name"]).body)
+
+    async def forget(self, request: Request, send: Send) -> None:
+        name = request.path_params["name"]
+        self._store.drop(name)
+        await send_json(send, {"id": name, "object": "response", "deleted": True})
 
     async def health(self, request: Request, send: Send) -> None:
         state, progress = self._worker.state, self._worker.progress
@@ -135,6 +203,10 @@ class _Endpoint:
             await refuse(scope, send, error)
 
 
+def _count(value: Mapping[str, Any], served: Served, engine: Engine) -> dict[str, Any]:
+    return {"input_tokens": len(engine.prompt(parse_count(value, served).request))}
+
+
 async def send_json(send: Send, value: Any, status: int = 200) -> None:
     await reply(send, status, json.dumps(value, ensure_ascii=False).encode(errors="replace"), [JSON])
 
@@ -148,9 +220,10 @@ def make_app(worker: Worker, settings: Settings | None = None) -> App:
         what = "no such path" if status == 404 else f"{request.method} is not for this path"
         return _Refusal(Refused(status, f"{what}: {request.method} {request.url.path[:100]}"))
 
-    app = Starlette(routes=Server(worker, settings).routes(), exception_handlers={404: not_here, 405: not_here})
+    server = Server(worker, settings)
+    app = Starlette(routes=server.routes(), exception_handlers={404: not_here, 405: not_here})
     app.router.redirect_slashes = False
-    return Guard(app, settings.rules)
+    return server.counts.watching(Guard(app, settings.rules))
 
 
 class _Refusal:

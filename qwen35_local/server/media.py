@@ -2,12 +2,15 @@
 
 import base64
 import binascii
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from .refusal import Refused, bad
 from .remote import fetch_remote
 
+MAX_FETCHED = 16  # URLs of one request
 MAX_MEDIA = 32 * 2**20  # bytes of one picture or video
 
 
@@ -48,6 +51,29 @@ class Media:
                 return _sized(file.read(MAX_MEDIA + 1))
         except (OSError, RuntimeError) as error:
             raise _bad("that file is not below the media directory") from error
+
+
+def prefetch(value: Any, media: Media) -> Callable[[str], bytes]:
+    """Fetch every web URL of a request's media now; gives what looks them up afterwards. It blocks: use a thread."""
+    found: dict[str, bytes] = {}
+    waiting = [value]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Mapping):
+            # The places where the surfaces have a URL: {"url": …} and {"image_url": …}.
+            for url in (node.get("url"), node.get("image_url")):
+                if isinstance(url, str) and url[:8].lower().startswith(("http://", "https://")):
+                    if len(found) >= MAX_FETCHED:
+                        raise _bad(f"a request may name at most {MAX_FETCHED} media on the web")
+                    found[url] = found[url] if url in found else media.fetch(url)
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+
+    def look_up(url: str) -> bytes:
+        return found[url] if url in found else media.fetch(url)
+
+    return look_up
 
 
 def data_uri(url: str) -> bytes:

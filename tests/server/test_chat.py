@@ -7,15 +7,9 @@ from typing import Any
 
 import openai
 import pytest
+from server_cases import CALL, HI, TOOL
 
 from qwen35_local.errors import MemoryPlanError
-
-CALL = "<tool_call>\n<function=f>\n<parameter=n>\n3\n</parameter>\n</function>\n</tool_call>"
-TOOL: Any = {
-    "type": "function",
-    "function": {"name": "f", "parameters": {"type": "object", "properties": {"n": {"type": "integer"}}}},
-}
-HI: Any = [{"role": "user", "content": "Hi"}]
 
 
 def test_a_plain_answer(serve):
