@@ -8,7 +8,7 @@ from time import perf_counter
 from .chat.grammar import Mask, mask_of
 from .chat.plain import PlainText
 from .chat.stream import Splitter
-from .chat.tokenizer import Tokenizer
+from .chat.tokenizer import Detokenizer, Tokenizer
 from .chat.tools import new_ids
 from .engine import ChatRequest, Reuse, Session
 from .errors import ContextError
@@ -140,14 +140,17 @@ def _echo(
     session: Session, prompt_ids: Sequence[int], request: ChatRequest, tokenizer: Tokenizer
 ) -> Generator[Event, None, Reuse]:
     """Read the prompt token by token and say each with its logprob, as scoring needs them; NaN for the first."""
+    characters = Detokenizer()
     yield from _prefill(session, prompt_ids[:1], request, tokenizer)
     told = TokenLogprob(prompt_ids[0], tokenizer.token_bytes(prompt_ids[0]), math.nan)
-    yield Text(told.data.decode(errors="replace"), (told,))
+    yield Text(characters.feed(told.data), (told,))
     for token in prompt_ids[1:]:
         logprob = _logprob(session.logits()[: tokenizer.size], token, request.top_logprobs or 0, tokenizer)
         assert logprob is not None
         session.advance(token)
-        yield Text(logprob.data.decode(errors="replace"), (logprob,))
+        yield Text(characters.feed(logprob.data), (logprob,))
+    if rest := characters.finish():
+        yield Text(rest)
     return Reuse(0, len(prompt_ids), "the prompt was scored")
 
 

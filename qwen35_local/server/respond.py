@@ -70,9 +70,10 @@ async def send_whole(scope: Scope, send: Send, batches: Batches, answer: Reply) 
         await reply(send, 200, json.dumps(body, ensure_ascii=False).encode(errors="replace"), [JSON])
 
 
-async def send_stream(scope: Scope, send: Send, batches: Batches, answer: Reply, silence: float = SILENCE) -> None:
+async def send_stream(scope: Scope, send: Send, batches: Batches, answer: Reply) -> None:
     """Server-sent events. Before the first byte a failure still has a status; after it, it is an error event."""
     started = False
+    head = b"".join(answer.start())  # now, as replies may number what they say
     last = monotonic()
 
     async def write(data: bytes, more: bool = True) -> None:
@@ -82,7 +83,7 @@ async def send_stream(scope: Scope, send: Send, batches: Batches, answer: Reply,
             headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
             headers.append((b"x-accel-buffering", b"no"))
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            data = b"".join(answer.start()) + data
+            data = head + data
         last = monotonic()
         await asyncio.wait_for(send({"type": "http.response.body", "body": data, "more_body": more}), STALL)
 
@@ -92,7 +93,7 @@ async def send_stream(scope: Scope, send: Send, batches: Batches, answer: Reply,
             while True:
                 waiting = waiting or asyncio.ensure_future(anext(coming))
                 # Not wait_for: a time-out must not cancel the step that is under way.
-                await asyncio.wait([waiting], timeout=max(last + silence - monotonic(), 0))
+                await asyncio.wait([waiting], timeout=max(last + SILENCE - monotonic(), 0))
                 if not waiting.done():
                     await write(b": still working\n\n")
                     continue

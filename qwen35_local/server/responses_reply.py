@@ -51,8 +51,8 @@ class ResponseReply:
     def error(self, body: dict[str, Any]) -> bytes:
         error = {"code": "server_error", "message": body["error"]["message"]}
         return self._event("response.failed", response={**self._object("failed"), "error": error}) + self._event(
-            "error", code="server_error", message=error["message"], param=None
-        )
+            "error", code="server_error", message=error["message"], param=None, error=body["error"]
+        )  # "error" on top is what makes the Python client raise
 
     def whole(self, answer: Completion, events: list[Event]) -> dict[str, Any]:
         for event in events:
