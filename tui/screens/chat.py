@@ -139,6 +139,8 @@ class ChatScreen(Screen):
             self.redraw()
         elif live is not None and (step.changed or live.reasoning):
             self.transcript.grow(live, step.text)
+        if self.pictures.picked and not self.pictures.warning:
+            self.warn_blind()
         if self.talk.notice:
             self.say(self.talk.notice)
             self.talk.notice = ""
@@ -197,7 +199,8 @@ class ChatScreen(Screen):
         info = self.host.info
         blind = info is not None and not info.vision
         self.pictures.warning = f"{info.model} cannot see pictures" if info and blind else ""
-        self.pictures.refresh()
+        if self.pictures.warning:
+            self.pictures.refresh()
 
     @on(Composer.Typed)
     def _typed(self, event: Composer.Typed) -> None:
