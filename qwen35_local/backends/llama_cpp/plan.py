@@ -76,11 +76,11 @@ def make_plan(model: GgufModel, machine: Machine, wishes: Wishes) -> Plan:
     cache = context * sizes.token
     layers = model.layers
     gpu_layers = _asked(wishes.gpu_layers, layers + 1, "gpu_layers")
-    if gpu_layers is None:
-        gpu_layers = layers + 1 if machine.gpus else 0  # the output matrix counts as one
     experts = model.expert_bytes
     on_gpu = max(0, machine.gpu_memory - len(machine.gpus) * GPU_SPARE)
     dense = sizes.weights - sum(experts)
+    if gpu_layers is None:  # the output matrix counts as one
+        gpu_layers = min(layers + 1, int(on_gpu / (dense + cache) * (layers + 1)))
     cpu_experts = _asked(wishes.cpu_experts, layers, "cpu_experts")
     if cpu_experts is None:
         cpu_experts = 0 if not gpu_layers else _experts_beside(experts, on_gpu - dense - cache)

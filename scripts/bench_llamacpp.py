@@ -1,0 +1,226 @@
+"""Our llama.cpp backend against the same library's high-level `Llama` class and a bare loop on its C API, in one run.
+
+    python scripts/bench_llamacpp.py [--quick] [--json FILE] [--threads N] [--file GGUF]
+
+On a random 0.5 G-parameter model (MXFP4 experts, 8-bit matrices) each repeat times all three in turn: prefill of 512
+tokens, decode of 64 after them; ours is the whole chat stack. Then one long answer each: time per token spent outside
+`llama_decode`, at its beginning and at its end. Then a chat's second turn: tokens that are read again.
+A ratio above 1 means that ours is faster.
+"""
+
+import argparse
+import ctypes
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llama_cpp  # pyright: ignore[reportMissingImports]
+import numpy as np
+from bench_engine import plain_tokenizer
+from llama_cpp import llama_cpp as C  # pyright: ignore[reportMissingImports]
+from make_checkpoint import PRESETS, write
+
+import qwen35_local
+from qwen35_local.backends.llama_cpp.engine import LlamaCppEngine
+from qwen35_local.backends.llama_cpp.machine import physical_cores
+from qwen35_local.backends.llama_cpp.plan import default_threads
+from qwen35_local.engine import ChatRequest
+from qwen35_local.events import Done
+from qwen35_local.gguf.convert import Types, convert
+
+PROMPT, ANSWER, CONTEXT = 512, 64, 8192
+Step = Callable[[], None]
+
+
+def gguf(path: Path) -> Path:
+    """The model, made once."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as directory:
+            released = write(Path(directory) / "mid", "mid", "BF16")
+            (released / "tokenizer.json").write_text(json.dumps(plain_tokenizer(PRESETS["mid"].vocab)))
+            for _ in convert(released, path, Types("q8_0", "mxfp4")):
+                pass
+    return path
+
+
+class Meter:
+    """Counts tokens and seconds inside `llama_decode`, whoever calls it."""
+
+    def __init__(self) -> None:
+        self.tokens, self.seconds = 0, 0.0
+        decode = C.llama_decode
+
+        def metered(context: Any, batch: Any) -> int:
+            started = time.perf_counter()
+            status = decode(context, batch)
+            self.seconds += time.perf_counter() - started
+            self.tokens += batch.n_tokens
+            return status
+
+        C.llama_decode = metered
+
+
+class Ours:
+    """The whole stack: request, session, our sampler, splitter, events."""
+
+    def __init__(self, engine: LlamaCppEngine):
+        self.engine = engine
+        self.bias = dict.fromkeys(engine.tokenizer.eos_ids, -100.0)
+
+    def answer(self, prompt: list[int], count: int, on_token: Step = lambda: None) -> tuple[float, float]:
+        """(seconds to the first token, seconds for the rest)"""
+        request = ChatRequest.of([], raw=tuple(prompt), temperature=0, max_tokens=count, logit_bias=self.bias)
+        session = self.engine.open_session()
+        self.engine._sessions[:], previous = [session], self.engine._sessions[0]
+        previous.close()
+        for event in self.engine.stream(request):
+            on_token()
+            if isinstance(event, Done):
+                assert event.usage.completion_tokens == count, event
+                return event.stats.time_to_first_token, event.stats.total_time - event.stats.time_to_first_token
+        raise AssertionError
+
+
+class HighLevel:
+    """`Llama.create_completion(stream=True)`, greedy."""
+
+    def __init__(self, file: Path, threads: int, eos: set[int]):
+        self.llama = llama_cpp.Llama(
+            str(file), n_ctx=CONTEXT, n_batch=512, n_threads=threads, n_threads_batch=threads, verbose=False
+        )
+        self.bias = dict.fromkeys(eos, -100.0)
+
+    def answer(self, prompt: list[int], count: int, on_token: Step = lambda: None) -> tuple[float, float]:
+        self.llama.reset()
+        started = first = time.perf_counter()
+        pieces = self.llama.create_completion(
+            prompt, max_tokens=count, stream=True, temperature=0, logit_bias=self.bias, repeat_penalty=1.0
+        )
+        for place, _ in enumerate(pieces):
+            on_token()
+            first = first if place else time.perf_counter()
+        return first - started, time.perf_counter() - first
+
+
+class Bare:
+    """The least that a loop can do: decode, greedy sampler in C, decode."""
+
+    def __init__(self, engine: LlamaCppEngine):
+        params = C.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = CONTEXT, 512, 512
+        params.n_threads = params.n_threads_batch = engine.plan.threads
+        self.context = C.llama_init_from_model(engine._model.pointer, params)
+        self.sampler = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
+        C.llama_sampler_chain_add(self.sampler, C.llama_sampler_init_greedy())
+
+    def answer(self, prompt: list[int], count: int, on_token: Step = lambda: None) -> tuple[float, float]:
+        C.llama_memory_seq_rm(C.llama_get_memory(self.context), 0, -1, -1)
+        started = time.perf_counter()
+        for at in range(0, len(prompt), 512):
+            part = prompt[at : at + 512]
+            C.llama_decode(self.context, C.llama_batch_get_one((ctypes.c_int32 * len(part))(*part), len(part)))
+        one = (ctypes.c_int32 * 1)(C.llama_sampler_sample(self.sampler, self.context, -1))
+        first = time.perf_counter()
+        for _ in range(count - 1):
+            on_token()
+            C.llama_decode(self.context, C.llama_batch_get_one(one, 1))
+            one[0] = C.llama_sampler_sample(self.sampler, self.context, -1)
+        return first - started, time.perf_counter() - first
+
+
+def speeds(engines: dict[str, Any], prompt: list[int], repeats: int) -> dict[str, Any]:
+    """Median tokens per second of each, and ratios of ours to the others, by repeat."""
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
+    for engine in engines.values():
+        engine.answer(prompt[:64], 8)
+    names = list(engines)
+    for repeat in range(repeats):
+        for name in names[repeat % len(names) :] + names[: repeat % len(names)]:  # nobody is always first
+            before, after = engines[name].answer(prompt, ANSWER)
+            runs[name].append((PROMPT / before, (ANSWER - 1) / after))
+    found: dict[str, Any] = {"tokens_per_second": {}, "ratios": {}}
+    for index, phase in enumerate(("prefill", "decode")):
+        found["tokens_per_second"][phase] = {n: statistics.median(r[index] for r in runs[n]) for n in names}
+        for other in names[1:]:
+            ratios = [ours[index] / theirs[index] for ours, theirs in zip(runs["ours"], runs[other], strict=True)]
+            found["ratios"][f"{phase} ours / {other}"] = round(statistics.median(ratios), 3)
+    return found
+
+
+def overhead(engine: Any, meter: Meter, prompt: list[int], count: int) -> dict[str, float]:
+    """Milliseconds per token outside `llama_decode`, in the first and the last tenth of an answer."""
+    marks: list[tuple[float, float]] = []
+    engine.answer(prompt, count, lambda: marks.append((time.perf_counter(), meter.seconds)))
+    tenth = len(marks) // 10
+
+    def mean(part: list[tuple[float, float]]) -> float:
+        (start, inside), (end, inside_end) = part[0], part[-1]
+        return round(1000 * (end - start - (inside_end - inside)) / (len(part) - 1), 3)
+
+    return {"beginning": mean(marks[1 : tenth + 1]), "end": mean(marks[-tenth - 1 : -1])}
+
+
+def second_turn(ours: Ours, theirs: HighLevel, meter: Meter) -> dict[str, int]:
+    """Tokens read for the second turn of a chat of some 2,000 tokens with thinking, the first one's answer included."""
+    engine = ours.engine
+    system = {"role": "system", "content": "All about foxes. " * 100}
+    options = {"temperature": 0, "max_tokens": 60, "logit_bias": ours.bias}
+    first = [system, {"role": "user", "content": "Tell me of the fox."}]
+    answer = engine.complete(first, **options)
+    request = ChatRequest.of([*first, answer.message, {"role": "user", "content": "And of the dog?"}], **options)
+    prompts = [engine.prompt(ChatRequest.of(first)), engine.prompt(request)]
+    common = next(at for at, (a, b) in enumerate(zip(*prompts, strict=False)) if a != b)
+    before = meter.tokens
+    done = next(event for event in engine.stream(request) if isinstance(event, Done))
+    read = {"ours": meter.tokens - before - (done.usage.completion_tokens - 1)}
+    theirs.llama.reset()
+    for turn, prompt in enumerate(prompts):
+        before = meter.tokens
+        theirs.llama.create_completion(prompt, max_tokens=60, temperature=0, logit_bias=theirs.bias)
+        read["high-level"] = meter.tokens - before - 59
+        assert turn == 1 or read["high-level"] == len(prompt)
+    return {"prompt": len(prompts[1]), "new": len(prompts[1]) - common, **read}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer repeats and a shorter long answer")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--threads", type=int, default=default_threads(physical_cores()))
+    parser.add_argument("--file", type=Path, default=Path(tempfile.gettempdir()) / "qwen35-bench" / "mid-mxfp4.gguf")
+    args = parser.parse_args()
+    file = gguf(args.file)
+    prompt = np.random.default_rng(0).integers(0, 256, PROMPT).tolist()
+    long = 600 if args.quick else 4000
+    with qwen35_local.open(file, context=CONTEXT, threads=args.threads) as engine:
+        assert isinstance(engine, LlamaCppEngine)
+        ours, bare = Ours(engine), Bare(engine)
+        high = HighLevel(file, args.threads, set(engine.tokenizer.eos_ids))
+        found = speeds({"ours": ours, "bare": bare, "high-level": high}, prompt, 3 if args.quick else 7)
+        meter = Meter()
+        found["overhead_ms_per_token"] = {
+            name: overhead(one, meter, prompt[:32], long)
+            for name, one in (("ours", ours), ("bare", bare), ("high-level", high))
+        }
+        found["second_turn_tokens_read"] = second_turn(ours, high, meter)
+    ends = {name: parts["end"] for name, parts in found["overhead_ms_per_token"].items()}
+    found["ratios"][f"overhead at {long} tokens high-level / ours"] = round(ends["high-level"] / ends["ours"], 1)
+    found |= {
+        "model": f"{file.name}, {file.stat().st_size / 1e6:.0f} MB, vocabulary {PRESETS['mid'].vocab}",
+        "machine": f"{platform.machine()} {platform.system()}, {args.threads} threads",
+        "library": llama_cpp.__version__,
+        "long_answer": long,
+    }
+    print(json.dumps(found, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
