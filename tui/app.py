@@ -26,6 +26,7 @@ class ChatApp(App[None]):
     COMMANDS = {SlashProvider}  # noqa: RUF012
     BINDINGS = [  # noqa: RUF012
         Binding("ctrl+q", "quit", "Quit", id="quit", priority=True),
+        Binding("ctrl+z", "suspend_process", "Suspend", id="suspend", show=False),
         Binding("ctrl+c", "copy_or_stop", "Copy, stop, quit", id="interrupt", priority=True, show=False),
     ]
     CSS = """

@@ -20,6 +20,9 @@ class Composer(TextArea):
 
     BINDINGS = [  # noqa: RUF012
         Binding("ctrl+j,shift+enter,alt+enter", "newline", "New line", show=False, priority=True),
+        # Ctrl+Z suspends, as everywhere in a terminal; undo keeps Readline's key.
+        Binding("ctrl+z", "app.suspend_process", "Suspend", show=False),
+        Binding("ctrl+underscore", "undo", "Undo", show=False),
         Binding("ctrl+u", "clear", "Clear", show=False, priority=True),
     ]
     DEFAULT_CSS = """

@@ -1,0 +1,231 @@
+"""What goes wrong around the app: sizes, interrupts, hostile text, a dying engine, a history that cannot be written."""
+
+import os
+import pty
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from driven import CALL, run
+from textual import events
+
+from qwen35_local.commands.chat import overrides
+from qwen35_local.errors import ModelNotFound
+from qwen35_local.events import Progress
+from tui.settings import Preferences
+
+ROOT = Path(__file__).parents[2]
+
+
+@run
+async def test_99_resize_while_streaming(drive):
+    async with drive(["# Title\n\n" + "many words here " * 60 + "\n\n```py\nx = 1\n```"], delay=0.003) as d:
+        await d.say("Hi", wait=False)
+        await d.until(lambda: "many" in d.text)
+        for size in ((20, 5), (140, 45), (1, 1), (80, 24)):
+            await d.pilot.resize_terminal(*size)
+            await d.pilot.pause()
+        await d.until(lambda: not d.app.talk.busy)
+        await d.pilot.pause()
+        assert "x = 1" in d.text
+        assert d.text.count("many words here") > 10
+
+
+@run
+async def test_100_interrupt_while_loading(drive):
+    go = threading.Event()
+
+    def slow(on_progress):
+        on_progress(Progress("load", 1, 4, "bytes"))
+        go.wait(10)
+        raise ModelNotFound("there is no such model")
+
+    async with drive(open_engine=slow) as d:
+        await d.say("Hi", wait=False)
+        await d.until(lambda: d.app.talk.busy)
+        await d.press("escape")
+        await d.until(lambda: not d.app.talk.busy)
+        assert "stopped" in d.text
+        await d.say("Hi again", wait=False)
+        go.set()
+        await d.until(lambda: "there is no such model" in d.text)
+        assert d.app.is_running
+
+
+@pytest.mark.parametrize("key", ["escape", "ctrl+c"])
+@run
+async def test_100_interrupt_in_prefill_thinking_and_tool(drive, key: str):
+    replies = ["x", "thinking " * 200, CALL]
+    async with drive(replies, delay=0.02, chunk=1, overrides={"thinking": True, "tools": True}) as d:
+        await d.say("a long question " * 10, wait=False)
+        await d.until(lambda: d.app.talk.answer and d.app.talk.answer.progress)
+        await d.press(key)
+        await d.until(lambda: not d.app.talk.busy)
+        d.engine._session._delay = 0.002
+        await d.press("ctrl+n")
+        await d.say("q", wait=False)
+        await d.until(lambda: "Thinking for" in d.text)
+        await d.press(key)
+        await d.until(lambda: not d.app.talk.busy)
+        assert [turn.status for turn in d.app.talk.tree.path()] == ["done", "stopped"]
+
+
+def test_101_plain_lines_without_a_terminal():
+    out = subprocess.run(
+        [sys.executable, "-m", "qwen35_local.cli", "chat", "--model", "/nowhere"],
+        input=b"hi\n", capture_output=True, cwd=ROOT, timeout=120, check=False,
+    )  # fmt: skip
+    assert out.returncode == 2
+    assert b"\x1b" not in out.stdout + out.stderr
+
+
+@pytest.mark.parametrize("theme", ["ansi-dark", "ansi-light", "qwen-contrast"])
+@run
+async def test_101_sixteen_colours(drive, theme: str):
+    async with drive(["**a** `b`\n\n```py\nx = 'y'\n```"], overrides={"theme": theme}) as d:
+        await d.say("Hi")
+        assert "x = 'y'" in d.text
+        styles = [
+            segment.style for line in d.app.chat.transcript._column._drawn.values() for s in line for segment in s
+        ]
+        colors = [style.color for style in styles if style and style.color]
+        if theme.startswith("ansi"):
+            assert not any(color.is_default is False and color.type.name == "TRUECOLOR" for color in colors)
+
+
+@run
+async def test_101_no_color(drive, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with drive(["plain"]) as d:
+        assert d.app.no_color
+        await d.say("Hi")
+        assert "plain" in d.text
+
+
+def test_102_starts_and_leaves_in_a_terminal(tmp_path: Path):
+    """A real terminal, as ssh and tmux give one: it starts, and leaves it as it was found."""
+    main, side = pty.openpty()
+    env = {**os.environ, "TERM": "screen", "QWEN35_DATA": str(tmp_path), "COLUMNS": "80", "LINES": "24"}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "qwen35_local.cli", "chat", "--model", "/nowhere"],
+        stdin=side, stdout=side, stderr=side, cwd=ROOT, env=env, start_new_session=True,
+    )  # fmt: skip
+    os.close(side)
+    seen = b""
+    end = time.monotonic() + 60
+    while b"no model" not in seen and time.monotonic() < end:
+        seen += os.read(main, 65536)
+    os.write(main, b"\x11")
+    try:
+        while chunk := os.read(main, 65536):
+            seen += chunk
+    except OSError:
+        pass
+    assert child.wait(30) == 0
+    os.close(main)
+    assert seen.count(b"\x1b[?1049h") == seen.count(b"\x1b[?1049l") == 1
+
+
+@run
+async def test_103_paste_of_a_megabyte_and_of_escape_codes(drive):
+    async with drive(["ok"], context=1 << 22, chunk=1 << 20) as d:
+        composer = d.app.chat.composer
+        big = "word " * 200_000
+        composer.post_message(events.Paste(big))
+        await d.until(lambda: composer.text.startswith("[Paste #1"))
+        assert composer.expanded == big
+        await d.press("backspace")
+        assert composer.text == ""
+        composer.post_message(events.Paste("a\x1b[31mb\x07"))
+        await d.until(lambda: composer.text == "a␛[31mb␇")
+
+
+@run
+async def test_104_no_escape_code_reaches_the_screen(drive):
+    evil = "a\x1b]0;owned\x07b \x1b[2J `\x9b31m` \x1b]8;;http://evil\x1b\\x"
+    async with drive([f"{evil}\n\n```\n{evil}\n```\n\n| {evil} |\n|---|\n| {evil} |"]) as d:
+        await d.say("Hi")
+        await d.until(lambda: "owned" in d.text)
+        assert not set(d.text) & {chr(code) for code in [*range(9), *range(11, 32), 127, 0x9B]}
+        drawn = [seg.text for line in d.app.screen._compositor.render_strips() for seg in line]
+        assert not any("\x1b" in text or "\x07" in text or "\x9b" in text for text in drawn)
+
+
+@run
+async def test_105_long_answer_wide_table_open_fence(drive):
+    table = "|" + "h|" * 200 + "\n|" + "-|" * 200 + "\n|" + "c|" * 200
+    text = "A paragraph of words.\n\n" * 4500 + table + "\n\n```py\nnever closed"
+    async with drive([]) as d:
+        from tui.chat.turns import Turn
+
+        d.app.talk._put(Turn(1, 0, "assistant", text))
+        d.app.chat.redraw()
+        await d.pilot.pause()
+        transcript = d.app.chat.transcript
+        assert transcript.virtual_size.height > 4500
+        assert sum(row.measured for row in transcript._column.rows) < 400
+        assert any("never closed" in transcript.render_line(y).text for y in range(transcript.size.height))
+
+
+@run
+async def test_106_a_history_that_cannot_be_written(drive, tmp_path: Path):
+    async with drive(["still here", "and here"], data=tmp_path / "data") as d:
+        blocker = sqlite3.connect(tmp_path / "data" / "history.sqlite3", isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        await d.say("Hi")
+        assert "still here" in d.text
+        assert "could not be saved" in d.notice
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        await d.until(lambda: len(d.app.history.chats()) == 1)
+        assert [t.text for t in d.app.history.load(d.app.talk.chat).path()] == ["Hi", "still here"]
+
+
+@run
+async def test_108_partial_answers_are_on_disk_and_shown_as_interrupted(drive, tmp_path: Path):
+    async with drive(["word " * 400], data=tmp_path / "data", delay=0.01) as d:
+        await d.say("Hi", wait=False)
+        chat = d.app.talk.chat
+        await d.until(lambda: "word" in d.app.history.load(chat).path()[-1].text)
+        kept = d.app.history.load(chat)
+        assert kept.path()[-1].status == "writing"
+        await d.press("escape")
+        await d.until(lambda: not d.app.talk.busy)
+        d.app.chat.transcript.show(kept)
+        assert "interrupted" in d.text
+
+
+@run
+async def test_109_the_engine_dies_and_the_app_stays(drive):
+    async with drive([["half ", RuntimeError("the device is gone")], "back"]) as d:
+        await d.say("Hi")
+        assert "half" in d.text
+        assert "✗ RuntimeError: the device is gone" in d.text
+        await d.say("Again")
+        assert "back" in d.text
+
+
+@run
+async def test_110_suspend_is_offered(drive):
+    async with drive() as d:
+        assert d.app.active_bindings["ctrl+z"].binding.action == "app.suspend_process"
+
+
+def test_options_of_the_command_line_become_choices():
+    given = {"thinking": False, "max_tokens": 5, "stop": ("x",), "temperature": 0.0}
+    chosen = Preferences(**overrides(given, "Be brief."))
+    assert (chosen.thinking, chosen.max_tokens, chosen.stop, chosen.system) == (False, 5, ("x",), "Be brief.")
+    assert chosen.chosen_sampling is not None
+    assert chosen.chosen_sampling.temperature == 0
+
+
+def test_damaged_settings_are_said_and_ignored(tmp_path: Path):
+    path = tmp_path / "settings.json"
+    path.write_text('{"theme": "pink"}')
+    loaded, notice = Preferences.load(path)
+    assert loaded == Preferences()
+    assert "pink" in notice
