@@ -25,6 +25,6 @@ def test_there_is_something_to_run():
 
 def test_the_scripts_that_it_names_exist():
     root = Path(__file__).parent.parent
-    named = set(re.findall(r"\bscripts/[a-z_]+(?:\.py)?", README))
+    named = set(re.findall(r"\bscripts/[a-z_-]+(?:\.py)?", README))
     assert {"scripts/quickstart", "scripts/test"} <= named
     assert all((root / name).exists() for name in named)

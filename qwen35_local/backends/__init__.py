@@ -31,7 +31,7 @@ def open_engine(
     """Load a model; see `qwen35_local.open`. A GGUF file runs in llama.cpp, a checkpoint in MLX unless asked."""
     if backend not in BACKENDS:
         raise UsageError(f"backend must be {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, not {backend!r}", "backend")
-    gguf = _gguf(model)
+    gguf = gguf_of(model)
     if gguf is not None and backend == "mlx":
         raise UsageError(f"{gguf.name} is a GGUF file, which MLX does not read: use the backend llama.cpp", "backend")
     if gguf is not None or backend == "llama.cpp":
@@ -53,7 +53,7 @@ def open_engine(
     return MlxEngine(path, context, dtype, on_progress, memory)
 
 
-def _gguf(model: str | Path) -> Path | None:
+def gguf_of(model: str | Path) -> Path | None:
     """The GGUF model that the user named, as a file or as a directory or repository that holds no checkpoint."""
     if model == "miniature":
         return None

@@ -1,16 +1,22 @@
 """From a wish for memory to a plan, and from a plan to streamed experts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlx.core as mx
 
+from ..errors import CheckpointError
 from ..experts.budget import Geometry, MemoryPlan, default_budget, parse_memory, plan
 from ..experts.host import available_memory, total_memory
+from ..experts.layout import LayerLayout
 from ..experts.source import WORKERS, Source
+from ..experts.store import INDEX, open_store
 from ..model.config import TextConfig
 from ..model.streamed import ExpertStream, geometry
 from ..model.weights import Weights
 
+STORE = "experts"  # the packed store, a directory beside the checkpoint's files
 CONTEXT = 32768  # tokens of a streamed model if none are asked for: keys and values compete with experts for memory
 
 
@@ -23,9 +29,26 @@ class Streaming:
     lookahead: int = 2
 
 
-def plan_memory(weights: Weights, c: TextConfig, memory: str | int | None, context: int | None) -> MemoryPlan:
+def expert_layouts(path: Path, weights: Weights, c: TextConfig) -> list[LayerLayout]:
+    """Where the experts are: in the packed store of the model directory if it has one, else in its own files."""
+    store = path / STORE
+    if not (store / INDEX).exists():
+        return weights.expert_layouts(c)
+    layouts = open_store(store)
+    if [(layout.name, layout.experts) for layout in layouts] != [
+        (f"layers.{i}.mlp", c.num_experts) for i in range(c.num_layers)
+    ]:
+        raise CheckpointError(
+            f"the packed store in {store} is of another model: config.json asks for {c.num_layers} layers"
+        )
+    return layouts
+
+
+def plan_memory(
+    layouts: Sequence[LayerLayout], weights: Weights, c: TextConfig, memory: str | int | None, context: int | None
+) -> MemoryPlan:
     """The plan for a wish; without one, for a share of what is free. Nothing is read."""
-    g = geometry(weights, weights.expert_layouts(c), c)
+    g = geometry(weights, layouts, c)
     if memory is not None:
         return plan_for(g, parse_memory(memory), context, c.max_position_embeddings)
     return plan_for(g, default_budget(total_memory(), available_memory()), context, c.max_position_embeddings)
@@ -43,9 +66,9 @@ def plan_for(g: Geometry, budget: int, context: int | None, most: int, metal: bo
     return plan(g, budget, context, metal=metal)
 
 
-def open_stream(weights: Weights, c: TextConfig, chosen: MemoryPlan, how: Streaming) -> ExpertStream:
+def open_stream(layouts: Sequence[LayerLayout], c: TextConfig, chosen: MemoryPlan, how: Streaming) -> ExpertStream:
     """The banks of a plan, empty."""
     if mx.metal.is_available():
         mx.set_cache_limit(chosen.cache)
     source = Source(how.direct, how.workers)
-    return ExpertStream(weights.expert_layouts(c), chosen.slots, chosen.group, source, c, how.lookahead)
+    return ExpertStream(layouts, chosen.slots, chosen.group, source, c, how.lookahead)

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Generator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,7 +22,7 @@ from ..model.state import Snapshot, State
 from ..model.streamed import ExpertStream
 from ..model.weights import Weights
 from .local import LocalEngine, common_prefix
-from .memory import Streaming, open_stream, plan_memory
+from .memory import Streaming, expert_layouts, open_stream, plan_memory
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 PREFILL_CHUNK = 512  # tokens; bounds the scores of one attention layer to heads * 512 * context floats
@@ -60,37 +61,32 @@ class MlxSession:
         marks = [at for at, token in enumerate(ids) if token == self._turn_token and at > reuse.reused]
         marks = {*marks[:1], *marks[-1:]}  # after a leading system message, and before the coming answer
         begin, block = len(self._ids), min(BLOCK, self._chunk)
-        edges = [
-            begin + edge for edge in block_edges(len(ids) - begin, [mark - begin for mark in sorted(marks)], block)
-        ]
-        while (start := len(self._ids)) < len(ids):
-            end = max(
-                edge for edge in edges if start < edge <= max(start + self._chunk, min(e for e in edges if e > start))
-            )
+        edges = block_edges(len(ids) - begin, [mark - begin for mark in sorted(marks)], block)
+        for start, end in pairwise(_passes([begin + edge for edge in edges], self._chunk)):
             inner = sorted(mark - start for mark in marks if start < mark <= end)
-            yield from self._pass(ids, end, inner)
+            for layers in self._pass(ids[start:end], inner):
+                if self._stream is not None:  # a sweep over the disk takes its time
+                    yield start + (end - start) * layers // len(self._model.layers), len(ids)
             yield end, len(ids)
         return reuse
 
-    def _pass(self, ids: Sequence[int], end: int, marks: Sequence[int]) -> Generator[tuple[int, int], None, None]:
-        """Bring the state from its tokens to ids[:end], with snapshots at `marks` (offsets from where it is).
+    def _pass(self, new: Sequence[int], marks: Sequence[int] = ()) -> Generator[int, None, None]:
+        """Append `new` tokens, with snapshots at `marks` (offsets among them); yields the number of layers done.
 
         A pass that does not end, cancelled or failed, leaves nothing that could be used.
         """
-        start, layers = len(self._ids), len(self._model.layers)
-        steps = self._model.run(mx.array([list(ids[start:end])]), self._state, marks)
+        steps = self._model.run(mx.array([list(new)]), self._state, marks)
         try:
-            while True:
-                done = next(steps)
-                if self._stream is not None and done < layers:  # a sweep over the disk takes its time
-                    yield start + (end - start) * done // layers, len(ids)
+            while (layers := next(steps)) < len(self._model.layers):
+                yield layers
+            next(steps)
         except StopIteration as last:
             blocks, snapshots = last.value
         except BaseException:
             self._reset()
             raise
         self._snapshots = [*self._snapshots, *snapshots][-SNAPSHOTS:]
-        self._took(ids[start:end], blocks[-1])
+        self._took(new, blocks[-1])
 
     def shared(self, ids: Sequence[int]) -> int:
         common = common_prefix(self._ids, ids)
@@ -134,7 +130,7 @@ class MlxSession:
         return np.array(self._logits)
 
     def advance(self, token: int) -> None:
-        for _ in self._pass([*self._ids, token], len(self._ids) + 1, ()):
+        for _ in self._pass([token]):
             pass
 
     def stats(self) -> dict[str, Any]:
@@ -145,6 +141,15 @@ class MlxSession:
 
     def close(self) -> None:
         self._reset()
+
+
+def _passes(edges: Sequence[int], most: int) -> list[int]:
+    """Those of `edges` where a pass ends, so that none takes more than `most` tokens unless a single block does."""
+    taken = [edges[0]]
+    for edge, following in pairwise([*edges[1:], float("inf")]):
+        if following - taken[-1] > most:
+            taken.append(int(edge))
+    return taken
 
 
 class MlxEngine(LocalEngine):
@@ -174,12 +179,13 @@ class MlxEngine(LocalEngine):
 
         weights = Weights(checkpoint, config, activations, report)
         limit = config.text.max_position_embeddings
-        self.plan = plan_memory(weights, config.text, memory, context and _context(context, limit))
+        layouts = expert_layouts(path, weights, config.text)
+        self.plan = plan_memory(layouts, weights, config.text, memory, context and _context(context, limit))
         if self.plan.resident and memory is None:
             self.experts = None
             self.model = Qwen35(weights, config.text)
         else:
-            self.experts = open_stream(weights, config.text, self.plan, streaming or Streaming())
+            self.experts = open_stream(layouts, config.text, self.plan, streaming or Streaming())
             self.model = Qwen35(weights, config.text, self.experts.experts)
             self.experts.fill(lambda nbytes: report(weights.nbytes + nbytes))
         self.config = config

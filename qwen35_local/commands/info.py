@@ -1,18 +1,24 @@
-"""`qwen35 info MODEL`: what a model directory holds, from headers alone (no weights are read)."""
+"""`qwen35 info MODEL`: what a model directory or GGUF file holds, from headers alone (no weights are read)."""
 
 import argparse
 import json
+from collections import Counter
 from typing import Any
 
+from ..backends import gguf_of
 from ..chat.tokenizer import Tokenizer
 from ..checkpoint.files import Checkpoint
 from ..checkpoint.locate import find_model
 from ..checkpoint.names import canonical
+from ..gguf.model import GgufModel
+from ..gguf.vocabulary import to_spec
 from ..model.config import FULL, ModelConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", default="miniature", help="a directory, a cached repository or 'miniature'")
+    parser.add_argument(
+        "model", nargs="?", default="miniature", help="a directory, a GGUF file, a cached repository or 'miniature'"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -29,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(model: str) -> dict[str, Any]:
     """Facts by name; raises what opening the model would raise of its config, headers and tokenizer."""
+    if (file := gguf_of(model)) is not None:
+        return describe_gguf(GgufModel.open(file))
     path = find_model(model)
     checkpoint = Checkpoint.open(path)
     config = ModelConfig.from_dict(checkpoint.config)
@@ -49,4 +57,25 @@ def describe(model: str) -> dict[str, Any]:
         "exceptions": len(config.quantization.overrides) if config.quantization else 0,
         "vision": any(name.startswith("visual.") for name in names),
         "mtp": any(name.startswith("mtp.") for name in names),
+    }
+
+
+def describe_gguf(model: GgufModel) -> dict[str, Any]:
+    """The same facts of a GGUF file, under the same names."""
+    tokenizer = Tokenizer(to_spec(model.metadata), name=model.path.name)
+    tokenizer.check(model.vocab_size)
+    full = model.layers // model.number("full_attention_interval", 4)
+    types = Counter(tensor.type.name for tensor in model.tensors.values())
+    return {
+        "path": str(model.path),
+        "size": f"{model.nbytes / 1e9:.3f} GB in {len(model.files)} files",
+        "layers": f"{model.layers} ({model.layers - full} Gated DeltaNet, {full} attention)",
+        "hidden": model.number("embedding_length"),
+        "experts": f"{model.number('expert_count')}, {model.number('expert_used_count')} per token",
+        "vocabulary": model.vocab_size,
+        "context": model.number("context_length"),
+        "quantization": f"{model.quantization} ({', '.join(f'{count} {name}' for name, count in types.most_common())})",
+        "exceptions": 0,
+        "vision": any(model.path.parent.glob("mmproj*.gguf")),
+        "mtp": model.number("nextn_predict_layers", 0) > 0,
     }

@@ -9,7 +9,7 @@ from ..bridge import Worker
 from ..engine import Engine
 from ..errors import UsageError
 from ..events import Progress
-from .options import add_model
+from .options import add_model, model_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     def load(report: Callable[[Progress], None]) -> Engine:
         from .. import open as open_engine
 
-        return open_engine(args.model, context=args.context, dtype=args.dtype, on_progress=report)
+        return open_engine(args.model, **model_options(args), on_progress=report)
 
     worker = Worker(load, args.queue, args.parallel, args.idle_timeout)
     hosts = (*LOOPBACK, *([args.host.lower()] if not is_loopback(args.host) else []), *map(str.lower, args.allow_host))

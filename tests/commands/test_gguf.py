@@ -1,0 +1,34 @@
+"""`qwen35 gguf` writes what `info` reads; options of llama.cpp reach it from the command line."""
+
+import json
+
+
+def test_a_checkpoint_becomes_a_file_and_is_described(qwen35, pristine, tmp_path):
+    out = tmp_path / "tiny.gguf"
+    written = qwen35("gguf", str(pristine), str(out), "--matrices", "f16", "--experts", "mxfp4")
+    assert written.status == 0
+    assert "169 tensors, mostly F16" in written.out
+    checkpoint, file = (json.loads(qwen35("info", str(path), "--json").out) for path in (pristine, out))
+    assert file.pop("quantization") == "F16 (72 F16, 70 F32, 27 MXFP4)"
+    for name in ("layers", "hidden", "experts", "vocabulary", "context", "vision", "mtp"):
+        assert file[name] == checkpoint[name], name
+    again = qwen35("gguf", str(pristine), str(out))
+    assert again.status == 2
+    assert "exists: --force replaces it" in again.err
+    assert qwen35("gguf", str(pristine), str(out), "--force").status == 0
+
+
+def test_bad_names_are_one_sentence(qwen35, pristine, tmp_path):
+    assert "must end in .gguf" in qwen35("gguf", str(pristine), str(tmp_path / "tiny.bin")).err
+    assert "there is no directory" in qwen35("gguf", str(pristine), str(tmp_path / "a" / "b.gguf")).err
+    assert "no model" in qwen35("gguf", str(tmp_path / "none"), str(tmp_path / "b.gguf")).err
+    missing = qwen35("run", "Hi", "--model", str(tmp_path / "none.gguf"))
+    assert (missing.status, missing.out) == (2, "")
+    assert missing.err == f"qwen35: no file {tmp_path / 'none.gguf'}\n"
+
+
+def test_options_of_another_backend_are_refused(qwen35, pristine):
+    refused = qwen35("run", "Hi", "--model", str(pristine), "--cpu-experts", "3")
+    assert refused.status == 2
+    assert "cpu_experts is an option of the backend llama.cpp" in refused.err
+    assert qwen35("run", "Hi", "--gpu-layers", "many").status == 2
