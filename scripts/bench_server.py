@@ -2,9 +2,9 @@
 
     python scripts/bench_server.py [--quick] [--json FILE] [--peer PYTHON]
 
-Each repeat times every way in turn. The overhead is (time through HTTP - time in-process) / tokens on a scripted engine,
-whose tokens cost next to nothing. `--peer` is a Python that has mlx-lm; it serves the same checkpoint (the miniature).
-Ratios above 1 mean that ours is faster.
+Each repeat times every way in turn. The overhead is (time through HTTP - time in-process) / tokens on a scripted
+engine, whose tokens cost next to nothing. `--peer` is a Python that has mlx-lm; it serves the same checkpoint, the
+miniature. Ratios above 1 mean that ours is faster.
 """
 
 import argparse
