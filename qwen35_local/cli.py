@@ -21,6 +21,12 @@ COMMANDS = {
     "plan": "say where the memory would go, and what speed to expect",
     "gguf": "write a checkpoint as a GGUF file, for llama.cpp",
     "download": "fetch a model that fits this machine, verified",
+    "verify": "check a model: hashes, headers, tensors, one forward pass",
+    "list": "show the models on this machine",
+    "rm": "remove a model",
+    "doctor": "say what this machine has, lacks and can do",
+    "bench": "measure a model here, as a report to paste",
+    "compare": "say what a quantisation costs: perplexity, divergence, routers",
     "convert": "quantise the bf16 release to an MLX checkpoint",
 }
 

@@ -21,7 +21,7 @@ ALLOWED = {
     "sampling": SEAMS,
     "generate": SEAMS | {"chat", "sampling"},
     "chat": SEAMS,
-    "checkpoint": {"errors"},
+    "checkpoint": {"errors", "config"},
     "metal_kernels": set(),
     "model": SEAMS | {"metal_kernels", "experts", "checkpoint"},
     "experts": SEAMS | {"checkpoint"},

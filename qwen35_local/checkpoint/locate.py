@@ -2,18 +2,22 @@
 
 from pathlib import Path
 
+from ..config import Settings
 from ..errors import ModelNotFound
 
 MINIATURE = Path(__file__).parent.parent / "miniature"
 
 
 def find_model(name: str | Path) -> Path:
-    """The directory of a model: `miniature`, a directory, a Hub cache entry, or a repository in the Hub cache."""
+    """The directory of a model: `miniature`, a directory, the name of one that `qwen35 download` made, a Hub cache entry,
+    or a repository in the Hub cache."""
     if name == "miniature":
         return MINIATURE
     path = Path(name).expanduser()
     if path.is_dir():
         return _snapshot(path) or path.resolve()
+    if (ours := Settings.resolve().models / name).is_dir() and not path.is_absolute():
+        return ours
     if path.exists():
         raise ModelNotFound(f"{path} is a file: give the directory that holds config.json and the weights")
     if len(path.parts) == 2 and not path.is_absolute():

@@ -35,8 +35,8 @@ class Meter:
         self.finished = 0
         self.received = 0  # without what an earlier run had brought
         self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
-        self._drawn = -1e9
         self._tty = self._out.isatty()
+        self._drawn = -1e9 if self._tty else time.monotonic()
 
     def had(self, nbytes: int) -> None:
         """Bytes that were here before: they count as done, not for the rate."""
@@ -89,9 +89,8 @@ class Meter:
         with self._lock:
             self._out.write(f"\r\x1b[K{text}\n" if self._tty else f"{text}\n")
             self._out.flush()
-            self._drawn = -1e9
 
     def close(self) -> None:
-        if not self._quiet and self._drawn > 0:
-            self._out.write("\r\x1b[K" if self._tty else "")
+        if not self._quiet and self._tty and self._drawn > 0:
+            self._out.write("\r\x1b[K")
             self._out.flush()

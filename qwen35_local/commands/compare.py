@@ -1,0 +1,102 @@
+"""`qwen35 compare A B --text FILE`: what B (a quantisation) says differently from A (the better one), and where."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import open as open_engine
+from ..backends.mlx import MlxEngine
+from ..errors import UsageError
+from ..hub.quality import Agreement, agreement, shared_experts
+from ..model.moe import Routed
+
+WINDOW = 512  # tokens that are read together; each window begins from an empty state
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", help="the model to compare with, as released or nearly")
+    parser.add_argument("b", help="the model in question")
+    parser.add_argument(
+        "--text", type=Path, required=True, metavar="FILE", help="a text of the kind that you care about"
+    )
+    parser.add_argument("--tokens", type=int, default=4096, help="read at most so many (default: %(default)s)")
+    parser.add_argument("--memory", metavar="SIZE", help="most to use for each model, as 24GB")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        text = args.text.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {args.text}: {error}", "text") from error
+    found = compare(args.a, args.b, text, args.tokens, args.memory)
+    print(json.dumps(found, indent=1) if args.json else "\n".join(lines(found)))
+    return 0
+
+
+def compare(a: str, b: str, text: str, most: int, memory: str | None = None) -> dict[str, Any]:
+    """Numbers by name. One model is in memory at a time; A's logits wait on the disk's page cache, window by window."""
+    options: dict[str, Any] = {"dtype": "float32"} | ({"memory": memory} if memory else {})
+    with _open(a, options) as engine:
+        ids = engine.tokenize(text)[:most]
+        windows = [ids[at : at + WINDOW] for at in range(0, len(ids), WINDOW)]
+        windows = [window for window in windows if len(window) > 1]
+        if not windows:
+            raise UsageError(f"the text has {len(ids)} tokens: at least 2 are needed", "text")
+        first = _Heard(engine, windows)
+    with _open(b, options) as engine:
+        if engine.tokenize(text)[:most] != ids:
+            raise UsageError(f"{a} and {b} have different tokenizers: their answers cannot be compared token by token")
+        second = _Heard(engine, windows)
+    total = Agreement()
+    for x, y, window in zip(first.logits, second.logits, windows, strict=True):
+        total += agreement(x, y, window)
+    routers = [shared_experts(x, y) for x, y in zip(first.experts, second.experts, strict=True)]
+    return {"a": a, "b": b, "tokens": total.tokens} | total.summary() | {"routers": routers}
+
+
+@contextmanager
+def _open(name: str, options: dict[str, Any]) -> Iterator[MlxEngine]:
+    with open_engine(name, **options) as engine:
+        if not isinstance(engine, MlxEngine):
+            raise UsageError(f"{name} is a GGUF file: compare reads MLX and released checkpoints")
+        yield engine
+
+
+class _Heard:
+    """A model's logits for every window (float32 [T, V] each), and its chosen experts (layer -> [tokens, K])."""
+
+    def __init__(self, engine: MlxEngine, windows: Sequence[list[int]]):
+        chosen: list[list[np.ndarray]] = [[] for _ in engine.model.layers]
+        for layer, heard in zip(engine.model.layers, chosen, strict=True):
+            layer.mlp.route = _remembering(layer.mlp.route, heard)
+        self.logits = [engine.logits(window) for window in windows]
+        self.experts = [np.concatenate(heard) for heard in chosen]
+
+
+def _remembering(route: Callable[[Any], Routed], heard: list[np.ndarray]) -> Callable[[Any], Routed]:
+    def route_and_remember(x: Any) -> Routed:
+        routed = route(x)
+        heard.append(np.array(routed.ids))
+        return routed
+
+    return route_and_remember
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """For people; the worst layers first, as they are where trouble starts."""
+    routers = found["routers"]
+    worst = sorted(range(len(routers)), key=routers.__getitem__)[:5]
+    return [
+        f"{found['b']} against {found['a']}, {found['tokens']} tokens",
+        f"perplexity         {found['perplexity_b']:.4f} (against {found['perplexity_a']:.4f})",
+        f"KL divergence      {found['kl']:.5f} nats a token, at most {found['kl_worst']:.3f}",
+        f"same first choice  {100 * found['top1']:.2f} %",
+        f"same experts       {100 * float(np.mean(routers)):.2f} % on average; least in "
+        + ", ".join(f"layer {i} {100 * routers[i]:.1f} %" for i in worst),
+    ]

@@ -1,0 +1,52 @@
+"""Perplexity, divergence and agreement: against formulas, and on conversions of the miniature's kind."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qwen35_local.cli import main
+from qwen35_local.hub.quality import agreement, shared_experts
+
+
+def test_against_the_formulas():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(2, 6, 5)).astype(np.float32)
+    ids = [0, 3, 1, 4, 2, 2]
+    p, q = (np.exp(x[:-1]) / np.exp(x[:-1]).sum(-1, keepdims=True) for x in (a, b))
+    found = agreement(a, b, ids).summary()
+    assert found["perplexity_a"] == pytest.approx(np.exp(-np.log(p[range(5), ids[1:]]).mean()), rel=1e-5)
+    assert found["perplexity_b"] == pytest.approx(np.exp(-np.log(q[range(5), ids[1:]]).mean()), rel=1e-5)
+    assert found["kl"] == pytest.approx((p * np.log(p / q)).sum(-1).mean(), rel=1e-4)
+    assert found["top1"] == (p.argmax(-1) == q.argmax(-1)).mean()
+
+
+def test_windows_add_up_and_a_model_agrees_with_itself():
+    x = np.random.default_rng(4).normal(size=(9, 7)).astype(np.float32)
+    one = agreement(x, x, list(range(7)) + [0, 1])
+    both = one + one
+    assert both.tokens == 16
+    assert both.summary() == pytest.approx(one.summary())
+    assert (one.divergence, one.summary()["top1"]) == (0, 1)
+
+
+def test_shared_experts():
+    a = np.array([[0, 1, 2, 3], [4, 5, 6, 7]])
+    b = np.array([[3, 2, 8, 9], [4, 5, 6, 7]])
+    assert shared_experts(a, b) == 0.75
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    text = tmp_path / "text.txt"
+    text.write_text("The capital of France is Paris. Two and two make four.\n" * 2)
+    with pytest.raises(SystemExit) as exit_:
+        main(["compare", "miniature", "miniature", "--text", str(text), "--tokens", "40", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert exit_.value.code == 0
+    assert found["tokens"] == 39
+    assert found["kl"] == 0
+    assert found["routers"] == [1.0] * 8
+    with pytest.raises(SystemExit) as exit_:
+        main(["compare", "miniature", "miniature", "--text", str(tmp_path / "none")])
+    assert exit_.value.code == 2
