@@ -77,9 +77,9 @@ class MlxSession:
         """
         steps = self._model.run(mx.array([list(new)]), self._state, marks)
         try:
-            while (layers := next(steps)) < len(self._model.layers):
-                yield layers
-            next(steps)
+            while True:
+                if (layers := next(steps)) < len(self._model.layers):
+                    yield layers
         except StopIteration as last:
             blocks, snapshots = last.value
         except BaseException:
