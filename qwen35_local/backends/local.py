@@ -49,11 +49,16 @@ class LocalEngine(Engine):
         free = [session for session in self._sessions if session not in self._busy]
         # A session that knows nothing of the prompt keeps what it has, as long as there is room for another.
         best = max(free, key=lambda session: session.shared(ids), default=None)
-        if best is None or (best.shared(ids) == 0 < best.tokens and len(self._sessions) < self.parallel):
+        another = len(self._sessions) < self.parallel and self.has_room()
+        if best is None or (best.shared(ids) == 0 < best.tokens and another):
             best = self.open_session()
             self._sessions.append(best)
         self._busy.append(best)
         return best
+
+    def has_room(self) -> bool:
+        """Whether memory allows another session, where a session takes much of it at once."""
+        return True
 
     def give_back(self, session: Session) -> None:
         self._busy.remove(session)

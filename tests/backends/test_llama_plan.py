@@ -15,9 +15,16 @@ from qwen35_local.gguf.types import BY_NAME
 
 GB = 10**9
 KEYS = {
-    **{"block_count": 60, "context_length": 262144, "embedding_length": 4096, "full_attention_interval": 4},
-    **{"attention.head_count_kv": 2, "attention.key_length": 256, "attention.value_length": 256},
-    **{"ssm.state_size": 128, "ssm.inner_size": 8192, "ssm.group_count": 16},
+    "block_count": 60,
+    "context_length": 262144,
+    "embedding_length": 4096,
+    "full_attention_interval": 4,
+    "attention.head_count_kv": 2,
+    "attention.key_length": 256,
+    "attention.value_length": 256,
+    "ssm.state_size": 128,
+    "ssm.inner_size": 8192,
+    "ssm.group_count": 16,
 }
 
 
@@ -85,6 +92,8 @@ def test_the_largest_context_that_is_easy_is_the_default():
     # A token's cache: 15 layers of 2 heads of 256 keys and values.
     wide, narrow = (make_plan(model, machine(512), Wishes(n, "float32")).memory for n in (2000, 1000))
     assert wide - narrow == 1000 * 15 * 2 * 512 * 4
+    session = make_plan(model, machine(512), Wishes(context=32768)).session
+    assert 2e9 < session < 3e9  # 1 GB of cache, a state of 195 MB and as much for each checkpoint, scratch
 
 
 @pytest.mark.parametrize(("memory", "gpus"), [(128, ()), (200, ()), (128, (24,)), (16, (80,))])

@@ -9,7 +9,7 @@ import numpy as np
 from ...chat.tokenizer import Tokenizer
 from ...checkpoint.files import Checkpoint
 from ...engine import EngineInfo
-from ...errors import ContextError, UsageError
+from ...errors import ContextError, MemoryPlanError, UsageError
 from ...events import Progress
 from ...gguf.convert import Types, convert
 from ...gguf.model import GgufModel
@@ -18,7 +18,7 @@ from ..local import LocalEngine
 from .handle import Context, Model, check_tokens
 from .library import ggml, load
 from .machine import this_machine
-from .plan import Wishes, make_plan
+from .plan import SPARE, Wishes, make_plan
 from .probe import Probe
 from .session import LlamaSession
 
@@ -69,8 +69,18 @@ class LlamaCppEngine(LocalEngine):
             self._model.close()
             raise
 
+    def has_room(self) -> bool:
+        machine = this_machine(ggml())
+        free = machine.gpu_memory if self.plan.gpu_layers else machine.memory
+        return free > self.plan.session + SPARE
+
     def open_session(self, tokenizer: Tokenizer | None = None) -> LlamaSession:
-        """A timeline with a context of its own: each takes the memory of one."""
+        """A timeline with a context of its own; MemoryPlanError when there is no memory for one."""
+        if tokenizer is None and not self.has_room():
+            raise MemoryPlanError(
+                f"another conversation at the same time needs {self.plan.session / 1e9:.1f} GB, which are not free: "
+                "load the model with a shorter context"
+            )
         return LlamaSession(Context(self._model), (tokenizer or self.tokenizer).special["<|im_start|>"])
 
     def logits(self, ids: Sequence[int], chunk: int = 512) -> np.ndarray:

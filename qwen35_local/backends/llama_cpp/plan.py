@@ -58,6 +58,7 @@ class Plan:
     batch: int
     memory: int
     gpu_memory: int
+    session: int  # of `memory` and `gpu_memory`, what each further session takes again
 
     def __str__(self) -> str:
         where = f"{self.gpu_layers} layers on the GPU" if self.gpu_layers else "all on the CPU"
@@ -100,6 +101,7 @@ def make_plan(model: GgufModel, machine: Machine, wishes: Wishes) -> Plan:
         batch=2048 if gpu_layers and cpu_experts else 512,  # experts in memory travel to the GPU once per batch
         memory=memory,
         gpu_memory=gpu_memory,
+        session=cache + sizes.fixed - sizes.weights,
     )
 
 
