@@ -74,7 +74,7 @@ class _Heard:
     def __init__(self, engine: MlxEngine, windows: Sequence[list[int]]):
         chosen: list[list[np.ndarray]] = [[] for _ in engine.model.layers]
         for layer, heard in zip(engine.model.layers, chosen, strict=True):
-            layer.mlp.route = _remembering(layer.mlp.route, heard)
+            layer.mlp.route = _remembering(layer.mlp.route, heard)  # pyright: ignore[reportAttributeAccessIssue]
         self.logits = [engine.logits(window) for window in windows]
         self.experts = [np.concatenate(heard) for heard in chosen]
 

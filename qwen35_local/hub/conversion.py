@@ -158,7 +158,7 @@ def _check_released(tensors: Iterable[TensorInfo]) -> None:
             raise CheckpointError(f"{tensor.name} is quantised already: convert the bf16 release")
         if tensor.dtype not in ("BF16", "F32", "F16"):
             raise CheckpointError(f"{tensor.name} is {tensor.dtype}: only BF16, F16 and F32 are converted")
-        if tensor.name.endswith("conv1d.weight") and tensor.shape[1] != 1:
+        if tensor.name.endswith("conv1d.weight") and (len(tensor.shape) != 3 or tensor.shape[1] != 1):
             raise CheckpointError(f"{tensor.name} is {list(tensor.shape)}: this is an MLX conversion already")
 
 
@@ -188,12 +188,13 @@ def _step(tensor: TensorInfo, recipe: Recipe) -> Step:
         target = path.removesuffix("experts.down_proj") + "switch_mlp.down_proj"
         return _matrix(tensor, {target: slice(0, rows)}, recipe.of(name))
     if name.startswith("visual."):
-        shape, dtype = tensor.shape, tensor.dtype
-        if name == "visual.patch_embed.proj.weight":  # MLX convolutions have channels last
+        shape, dtype = tuple(tensor.shape), tensor.dtype
+        if name == "visual.patch_embed.proj.weight" and len(shape) == 5:  # MLX convolutions have channels last
             return _plain(tensor, "transpose", path, dtype, (shape[0], *shape[2:], shape[1]))
         return _plain(tensor, "as is", path, dtype, shape)
     if name.endswith("conv1d.weight"):
-        return _plain(tensor, "transpose", path, tensor.dtype, (tensor.shape[0], tensor.shape[2], 1))
+        channels, _, taps = tensor.shape  # checked to be [C, 1, K]
+        return _plain(tensor, "transpose", path, tensor.dtype, (channels, taps, 1))
     if is_zero_centred(name):
         return _plain(tensor, "plus one", path, "F32", tensor.shape)
     if len(tensor.shape) == 2 and name.endswith(".weight"):

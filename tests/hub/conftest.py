@@ -1,6 +1,7 @@
 """A repository on a fake Hub, and no token or setting of the developer's in the way."""
 
 import random
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -20,6 +21,13 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def children_hear_ctrl_c() -> None:
+    """A shell starts background jobs deaf to SIGINT, and so would be the processes that these tests start."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

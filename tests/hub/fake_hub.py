@@ -45,7 +45,7 @@ class Request:
 class Quiet(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, *_: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients die in these tests."""
 
 

@@ -1,0 +1,103 @@
+"""Converting a release: ours beside `mlx_lm convert`, in turn, each in a process of its own.
+
+    python scripts/bench_convert.py [--quick] [--json FILE] [--peer PYTHON]
+
+GB/s of bfloat16 read, and the peak memory of the process. `--peer` is a Python that has mlx-lm. Ratios are ours over
+theirs, of the best round each.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from make_checkpoint import PRESETS, write
+
+ROOT = Path(__file__).resolve().parents[1]
+MODES = {"mxfp4": ("mxfp4", 4, 32), "affine4": ("affine", 4, 64)}
+
+
+@dataclass
+class Run:
+    """One conversion. `seconds` includes the start of the process, as a user waits for it."""
+
+    who: str
+    mode: str
+    seconds: float
+    gigabytes_per_second: float
+    peak_rss_mib: float
+
+
+def timed(who: str, mode: str, command: list[str], nbytes: int) -> Run:
+    """Run to the end; raises if it fails."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+    )
+    assert process.stderr is not None
+    error = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    process.stderr.close()
+    if process.returncode:
+        raise SystemExit(f"{who} failed with {process.returncode}: {error[-2000:]}")
+    seconds = time.perf_counter() - start
+    rss = usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return Run(who, mode, seconds, nbytes / seconds / 1e9, rss)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a checkpoint of 0.1 GB instead of 1.1 GB, one round")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--peer", default=sys.executable, help="a Python with mlx-lm (default: this one)")
+    parser.add_argument("--modes", default=",".join(MODES), help="default: %(default)s")
+    args = parser.parse_args()
+    PRESETS["bench"] = replace(PRESETS["mid"], layers=4, experts=8) if args.quick else PRESETS["mid"]
+    runs: list[Run] = []
+    with tempfile.TemporaryDirectory() as folder:
+        source = write(Path(folder) / "source", "bench", "BF16", shards=4)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(ROOT / "qwen35_local" / "miniature" / name, source)
+        nbytes = sum(file.stat().st_size for file in source.glob("*.safetensors"))
+        for mode in args.modes.split(","):
+            q_mode, bits, group = MODES[mode]
+            for _ in range(1 if args.quick else 2):
+                out = Path(folder) / "out"
+                ours = [sys.executable, "-m", "qwen35_local.cli", "convert", str(source), str(out), "--quant", mode]
+                runs.append(timed("ours", mode, ours, nbytes))
+                shutil.rmtree(out)
+                packing = ["-q", "--q-mode", q_mode, "--q-bits", str(bits), "--q-group-size", str(group)]
+                peer = [
+                    args.peer,
+                    "-m",
+                    "mlx_lm",
+                    "convert",
+                    "--hf-path",
+                    str(source),
+                    "--mlx-path",
+                    str(out),
+                    *packing,
+                ]
+                runs.append(timed("mlx-lm", mode, peer, nbytes))
+                shutil.rmtree(out)
+    best = {(who, run.mode): max(r.gigabytes_per_second for r in runs if (r.who, r.mode) == (who, run.mode))
+            for run in runs for who in ("ours", "mlx-lm")}  # fmt: skip
+    ratios = {mode: best["ours", mode] / best["mlx-lm", mode] for mode in args.modes.split(",")}
+    print(f"{'who':8}{'mode':10}{'seconds':>10}{'GB/s in':>10}{'peak RSS MiB':>14}")
+    for run in runs:
+        print(f"{run.who:8}{run.mode:10}{run.seconds:10.1f}{run.gigabytes_per_second:10.3f}{run.peak_rss_mib:14.0f}")
+    print("ratios:", ", ".join(f"{mode} {ratio:.2f}x" for mode, ratio in ratios.items()))
+    if args.json:
+        rows = [asdict(run) for run in runs]
+        args.json.write_text(json.dumps({"ratios": ratios, "source_bytes": nbytes, "runs": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
