@@ -61,7 +61,7 @@ class Driven:
         composer.post_message(Composer.Sent(composer.expanded))
         await self.pilot.pause()
         if wait and not text.startswith("/"):
-            await self.until(lambda: len(self.app.talk.tree) > asked and not self.app.talk.busy)
+            await self.until(lambda: len(self.app.talk.tree) > asked and not self.app.talk.busy, 60)
             await self.pilot.pause()
 
 

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import open as open_engine
+from ..backends.remote import RemoteEngine
 from ..config import Settings
 from ..engine import SAMPLING_FIELDS, Engine, Message
-from ..errors import UsageError
+from ..errors import BackendUnavailable, UsageError
 from ..events import Progress
 from .options import add_answer, add_model, answer_options, model_options
 from .terminal import standard_printer, summary
 
+LOCAL_SERVER = "http://127.0.0.1:8035"  # where `qwen35 serve` listens unless told otherwise
 HELP = """/new starts over, /think turns thinking on or off, /stats shows the last numbers, /quit or Ctrl-D ends.
 Ctrl-C stops an answer."""
 
@@ -21,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_answer(parser)
     parser.add_argument("--plain", action="store_true", help="plain lines, no full-screen app")
+    parser.add_argument("--connect", metavar="URL", help="talk to a server (any with OpenAI's chat API)")
+    parser.add_argument("--api-key", help="the key that server asks for")
+    parser.add_argument("--no-attach", action="store_true", help="load the model even if a local server has it loaded")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,11 +41,23 @@ def run_app(args: argparse.Namespace, options: dict[str, Any], settings: Setting
     from tui.app import ChatApp
 
     def opening(on_progress: Callable[[Progress], None]) -> Engine:
-        return open_engine(args.model, **model_options(args), on_progress=on_progress)
+        return open_chat(args, on_progress)
 
     app = ChatApp(opening, settings.data, overrides(options, args.system))
     app.run()
     return app.return_code or 0
+
+
+def open_chat(args: argparse.Namespace, on_progress: Callable[[Progress], None]) -> Engine:
+    """The server that was named, one on this machine that has the model loaded already, or the model itself."""
+    if args.connect:
+        return RemoteEngine(args.connect, args.api_key)
+    if not args.no_attach and args.context is None:
+        try:
+            return RemoteEngine(LOCAL_SERVER, args.api_key, args.model, timeout=0.5)
+        except BackendUnavailable:
+            pass  # none, another's, or one with another model
+    return open_engine(args.model, **model_options(args), on_progress=on_progress)
 
 
 def overrides(options: dict[str, Any], system: str | None) -> dict[str, Any]:
@@ -61,7 +78,7 @@ def run_plain(args: argparse.Namespace, options: dict[str, Any]) -> int:
         import readline  # noqa: F401  line editing and history for input()
     start = [Message("system", args.system)] if args.system else []
     messages, last = list(start), None
-    with open_engine(args.model, **model_options(args), on_progress=printer.progress) as engine:
+    with open_chat(args, printer.progress) as engine:
         if interactive:
             print(f"{engine.info.model}, {engine.info.backend} on {engine.info.device}. {HELP}")
         while (line := ask("> " if interactive else "")) is not None:

@@ -49,17 +49,17 @@ async def test_stop_keeps_what_was_said(drive):
 
 @run
 async def test_regenerate_and_leaf_through_versions(drive):
-    async with drive(["first", "second"]) as d:
+    async with drive(["apple", "pear"]) as d:
         await d.say("Hi")
         await d.press("ctrl+r")
-        await d.until(lambda: "second" in d.text and not d.app.talk.busy)
+        await d.until(lambda: "pear" in d.text and not d.app.talk.busy)
         assert "2/2" in d.text
-        assert "first" not in d.text
+        assert "apple" not in d.text
         await d.press("shift+tab", "up", "left")
-        await d.until(lambda: "first" in d.text)
+        await d.until(lambda: "apple" in d.text)
         assert "1/2" in d.text
         await d.press("right")
-        await d.until(lambda: "second" in d.text)
+        await d.until(lambda: "pear" in d.text)
 
 
 @run
@@ -106,7 +106,7 @@ async def test_copy_and_raw(drive):
 
 @run
 async def test_code_block_is_copied_whole(drive):
-    code = "\n".join(f"line {n}" for n in range(200))
+    code = "\n".join(f"line {n}" for n in range(100))
     async with drive([f"```py\n{code}\n```\n\nend"]) as d:
         await d.say("Hi")
         await d.press("shift+tab", "up", "b")

@@ -10,12 +10,15 @@ from textual.strip import Strip
 from ..palette import Palette
 from .lines import filled, strip_of
 
+TAB = 4  # cells
 HIGHLIGHT_LIMIT = 20_000  # characters; beyond this colours cost more than they help
 
 
 def code_strips(code: str, lang: str, width: int, palette: Palette) -> list[Strip]:
     """One strip a line, each at least `width` wide; lines longer than that keep their length."""
     text = highlighted(code, lang, palette)
+    for line in text:
+        line.expand_tabs(TAB)
     widest = max((line.cell_len for line in text), default=0) + 2
     lines = [Text.assemble(" ", line, end="") for line in text]
     return [filled(strip_of(line), max(width, widest), palette.code_block) for line in lines]

@@ -1,12 +1,13 @@
 """What the small windows above the chat share."""
 
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Static, TextArea
+from textual.widgets import Input, Static, TextArea
 
 T = TypeVar("T")
 
@@ -41,23 +42,18 @@ class TextDialog(Dialog[str]):
     def compose(self) -> ComposeResult:
         with Vertical(id="frame") as frame:
             frame.border_title = self._title
-            area = TextArea(self._text, id="text", soft_wrap=True)
-            area.styles.height = self._lines + 2
-            yield area
+            if self._lines == 1:
+                yield Input(self._text, id="text")
+            else:
+                yield TextArea(self._text, id="text", soft_wrap=True)
             yield Static(
                 "Enter or Ctrl+S takes it, Esc leaves it" if self._lines == 1 else "Ctrl+S takes it", id="hint"
             )
 
     def on_mount(self) -> None:
-        area = self.query_one(TextArea)
-        area.focus()
-        area.select_all()
+        self.query_one("#text").focus()
 
-    def on_key(self, event) -> None:
-        if event.key == "enter" and self._lines == 1:
-            event.stop()
-            event.prevent_default()
-            self.action_take()
-
+    @on(Input.Submitted)
     def action_take(self) -> None:
-        self.dismiss(self.query_one(TextArea).text.strip("\n"))
+        field = self.query_one("#text")
+        self.dismiss(field.value if isinstance(field, Input) else cast(TextArea, field).text.strip("\n"))

@@ -1,5 +1,6 @@
 """Verbs of a message: another version, edit, regenerate, copy."""
 
+from ..render.blocks import blocks_of
 from ..safe import printable
 from .group import Group
 
@@ -30,6 +31,14 @@ class TurnVerbs(Group):
 
     def on_copy(self, turn: int, detail: str = "") -> None:
         self._copy(self._talk.tree[turn].text, "the message")
+
+    def on_copy_code(self, turn: int, detail: str = "") -> None:
+        """The last program of a message."""
+        code = [block.source for block in blocks_of(self._talk.tree[turn].text) if block.kind == "code"]
+        if code:
+            self._copy(code[-1], "the code")
+        else:
+            self._screen.say("there is no code in this message")
 
     def on_copy_block(self, turn: int, detail: str) -> None:
         self._copy(detail, "the code")

@@ -82,8 +82,9 @@ class Transcript(ScrollView, can_focus=True):
                 self._live.feed(printable(turn.text))
                 self._live_row = len(rows)
             rows += [(turn.id, piece) for piece in self._pieces(turn)]
-        if self.chosen not in tree:
-            self.chosen = 0
+        if self.chosen not in [turn.id for turn in self._turns]:  # another version of it may be shown
+            parent = tree[self.chosen].parent if self.chosen in tree else -1
+            self.chosen = next((turn.id for turn in self._turns if turn.parent == parent), 0)
         self._column.replace(0, rows)
         self._changed()
 
