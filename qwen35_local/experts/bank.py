@@ -109,9 +109,9 @@ class LayerBank:
             (expert, next(free) if victim < 0 else int(self.slot_of[victim])) for expert, victim in admission.taken
         ]
 
-    def warm(self, experts: np.ndarray, counts: np.ndarray | None = None, steps: int = 1) -> None:
-        """Count the use of these distinct experts by `steps` tokens; comes before `plan`, which weighs it."""
-        warm(self.heat, experts, counts, steps)
+    def warm(self, logits: np.ndarray) -> None:
+        """Tokens were routed with logits [tokens, E]; comes before `plan`, which weighs them."""
+        warm(self.heat, logits)
 
     def commit(self, plan: ExpertPlan, scratch: Slots | None = None) -> Batch:
         """Start the plan's reads; `plan.passed[i]` goes to slot i of `scratch`. The plan must be the latest."""
@@ -156,7 +156,7 @@ class LayerBank:
         if not missing:
             return 0
         heat = self.heat.copy()
-        heat[missing] += 1.0  # as if used, or a guess would never be warmer than what is there
+        heat[missing] = heat.max() + 1.0  # or a guess would never be warmer than what is there
         busy = np.zeros(self.layout.experts, bool)
         busy[list(experts)] = True
         loading = {guess.slot for guess in self._guesses.values()}

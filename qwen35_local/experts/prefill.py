@@ -53,9 +53,18 @@ def grouped(
 
 
 def sweep(
-    x: mx.array, ids: np.ndarray, scores: mx.array, bank: LayerBank, scratch: tuple[Slots, Slots], apply: Apply
+    x: mx.array,
+    ids: np.ndarray,
+    scores: mx.array,
+    logits: np.ndarray,
+    bank: LayerBank,
+    scratch: tuple[Slots, Slots],
+    apply: Apply,
 ) -> mx.array:
-    """x [N, H] through experts ids [N, K] (ascending in each row), summed with scores [N, K] -> float32 [N, H]."""
+    """x [N, H] through experts ids [N, K] (ascending in each row), summed with scores [N, K] -> float32 [N, H].
+
+    `logits` [n, E] of the last tokens' router say who stays.
+    """
     N, K = ids.shape
     order = np.argsort(ids.ravel(), kind="stable")  # pairs by expert, then by token
     experts, first, counts = np.unique(ids.ravel()[order], return_index=True, return_counts=True)
@@ -63,7 +72,7 @@ def sweep(
     bank.drain()
     for slots in (bank.slots, *scratch):
         slots.retire()
-    bank.warm(experts, counts, N)
+    bank.warm(logits)
     cached = bank.slot_of >= 0
     bank.counters.hits += int(cached[experts].sum())
     bank.counters.misses += int((~cached[experts]).sum())

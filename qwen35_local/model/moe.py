@@ -16,10 +16,11 @@ SORT_FROM = 64  # (token, expert) pairs from which grouping them by expert pays 
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """Tokens on their way through a mixture: rows [N, H], expert ids uint32 [N, K] (ascending) with scores float32
-    [N, K], and what the shared expert says, [N, H]."""
+    """Tokens on their way through a mixture: rows [N, H], router logits [N, E], expert ids uint32 [N, K] (ascending)
+    with scores float32 [N, K], and what the shared expert says, [N, H]."""
 
     rows: mx.array
+    logits: mx.array
     ids: mx.array
     scores: mx.array
     shared: mx.array
@@ -63,8 +64,8 @@ class MoE:
     def route(self, x: mx.array) -> Routed:
         """x [B, T, H], of one block of tokens: what a block computes must not depend on how many blocks there are."""
         rows = x.reshape(-1, x.shape[-1])
-        ids, scores = route(self.router.linear(rows), self.top_k)
-        return Routed(rows, ids, scores, self.shared(rows))
+        logits = self.router.linear(rows)
+        return Routed(rows, logits, *route(logits, self.top_k), self.shared(rows))
 
     def __call__(self, blocks: Sequence[Routed], guess: Guess | None = None) -> list[mx.array]:
         """The mixture's output [N, H] for each block; the experts see all blocks at once."""
@@ -98,7 +99,7 @@ class ResidentExperts:
 def joined(blocks: Sequence[Routed]) -> Routed:
     if len(blocks) == 1:
         return blocks[0]
-    columns = zip(*((b.rows, b.ids, b.scores, b.shared) for b in blocks), strict=True)
+    columns = zip(*((b.rows, b.logits, b.ids, b.scores, b.shared) for b in blocks), strict=True)
     return Routed(*(mx.concatenate(list(column)) for column in columns))
 
 

@@ -96,7 +96,7 @@ class Qwen35:
                     at_marks[end].append(replace(layer_state))
                 if len(edges) > 2:  # bound the temporaries
                     block = routed[-1]
-                    mx.eval(blocks[i], block.rows, block.ids, block.scores, block.shared)
+                    mx.eval(blocks[i], block.rows, block.logits, block.ids, block.scores, block.shared)
             outputs = layer.mlp(routed, self._guess(number, blocks[0]) if T == 1 else None)
             blocks = [h + y.reshape(h.shape) for h, y in zip(blocks, outputs, strict=True)]
             if T > 1:

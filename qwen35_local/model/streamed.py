@@ -11,6 +11,7 @@ from ..experts.bank import LayerBank
 from ..experts.budget import Geometry, trunk_nbytes
 from ..experts.layout import LayerLayout, Part
 from ..experts.lookahead import Lookahead
+from ..experts.policy import MEMORY
 from ..experts.prefill import sweep
 from ..experts.slots import Slots
 from ..experts.source import Source
@@ -130,20 +131,23 @@ class StreamedExperts:
             gate_up, down = self._matrices(self.bank.slots)
             return weighted_sum(apply_experts(routed.rows, routed.ids, gate_up, down), routed.scores)
         # The one wait of the layer: it also retires whoever still reads this layer's slots.
-        mx.eval(routed.ids, routed.scores, routed.rows, *([guess.ids] if guess else []), *self.bank.slots.readers)
+        logits = routed.logits[-MEMORY:].astype(mx.float32)
+        mx.eval(
+            routed.ids, routed.scores, routed.rows, logits, *([guess.ids] if guess else []), *self.bank.slots.readers
+        )
         self.bank.slots.readers = []
         ids = np.array(routed.ids)
         used = np.unique(ids)
         if len(ids) < SWEEP_FROM and (self.bank.slot_of[used] < 0).sum() <= self.scratch[0].count:
+            self.bank.warm(np.array(logits))
             return self._token_by_token(routed, ids, used, guess)
         mx.eval(routed.shared)
-        return sweep(routed.rows, ids, routed.scores, self.bank, self.scratch, self.apply)
+        return sweep(routed.rows, ids, routed.scores, np.array(logits), self.bank, self.scratch, self.apply)
 
     def _token_by_token(self, routed: Routed, ids: np.ndarray, used: np.ndarray, guess: Guess | None) -> mx.array:
         """Few tokens: what is in memory computes while the rest is read. Every pair is a row of its own, and rows are
         put back in order before they are added up, so the sum does not show what was in memory."""
         bank, scratch = self.bank, self.scratch[0]
-        bank.warm(used)
         plan = bank.plan(used.tolist())
         batch = bank.commit(plan, scratch)
         pairs, K = ids.ravel(), ids.shape[1]

@@ -79,7 +79,7 @@ def test_refusals(model):
 
 def test_a_prompt_is_one_sweep_and_says_how_far_it_is(model, small):
     with qwen35_local.open(model, memory="9.7MB", context=512) as engine:
-        events = list(engine.chat("word " * 100, max_tokens=1))
+        events = list(engine.chat("word " * 60, max_tokens=1))
         steps = [event for event in events if isinstance(event, qwen35_local.Progress)]
         assert len(steps) >= 8
         assert [step.done for step in steps] == sorted(step.done for step in steps)
@@ -117,7 +117,7 @@ def test_a_file_truncated_under_the_engine_is_a_sentence(model, small, tmp_path)
 def test_a_cancelled_sweep_leaves_a_usable_session(model, small):
     with qwen35_local.open(model, memory="9.7MB", context=512) as engine:
         wanted = answer(engine).text
-        events = engine.chat("word " * 100, max_tokens=1)
+        events = engine.chat("word " * 60, max_tokens=1)
         next(events)
         next(events)
         events.close()

@@ -45,7 +45,7 @@ def bank_of(layout: LayerLayout, slots: int, source: Source) -> LayerBank:
 
 def serve(bank: LayerBank, scratch: Slots, experts: list[int], truth: list[bytes]) -> None:
     """One token: every expert must be readable where the plan says."""
-    bank.warm(np.array(experts))
+    bank.warm(np.where(np.isin(np.arange(16), experts), 0.0, -5.0)[None])
     plan = bank.plan(experts)
     bank.finish(plan, bank.commit(plan, scratch))
     places = [*plan.hits, *plan.joined, *plan.misses]
@@ -101,7 +101,8 @@ def test_a_slot_is_not_written_while_a_graph_reads_it(layout, truth, source, rea
     bank.slots.reading(weights)
     mx.async_eval(weights)
     before = np.frombuffer(truth[5], np.uint32, weights.size).reshape(weights.shape).astype(np.float32)
-    bank.heat[:] = 0
+    bank.heat[:] = -np.arange(16)
+    bank.heat[9] = 1
     serve(bank, Slots(layout.parts, 1), [9], truth)
     assert np.array_equal(np.array(weights), before)
 
