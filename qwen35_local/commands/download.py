@@ -18,6 +18,7 @@ from ..hub.recipe import recipe
 from ..hub.remote import list_repository
 from ..hub.store import convert_repository
 from .convert import add_quant, chosen_parts, chosen_recipe
+from .expect import expectation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +135,8 @@ def facts_of(plan: DownloadPlan, machine: Machine, build: Build | None, rate: fl
         "machine": str(machine),
         "runs with": build.runs_with if build else ("llama.cpp" if plan.files[-1].path.endswith(".gguf") else "MLX"),
     }
+    if build is not None:
+        facts["expect"] = expectation(build, machine)
     if rate is not None:
         facts["rate"] = {"bytes per second": round(rate), "seconds": round(plan.missing / rate)}
     return facts

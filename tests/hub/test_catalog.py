@@ -2,6 +2,7 @@
 
 import pytest
 
+from qwen35_local.commands.expect import expectation, known_as
 from qwen35_local.errors import StorageError, UsageError
 from qwen35_local.hub.catalog import BUILDS, GB, find_build
 from qwen35_local.hub.machine import Machine, this_machine
@@ -43,6 +44,13 @@ def test_refusals_have_both_numbers_and_advice():
 
 def test_builds_are_distinct():
     assert len({build.full_name for build in BUILDS}) == len({build.directory for build in BUILDS}) == len(BUILDS)
+
+
+def test_expectations_are_predictions_of_known_machines():
+    assert known_as(MAC) == "m4-max-64"
+    assert known_as(BOX) is None
+    assert "predicted (not measured)" in expectation(find_build("397b", MAC, 2000 * GB), MAC)
+    assert "llama.cpp" in expectation(find_build("397b", BOX, 2000 * GB), BOX)
 
 
 def test_this_machine():
