@@ -59,8 +59,8 @@ async def test_100_interrupt_while_loading(drive):
 @pytest.mark.parametrize("key", ["escape", "ctrl+c"])
 @run
 async def test_100_interrupt_in_prefill_thinking_and_tool(drive, key: str):
-    replies = ["x", "thinking " * 200, CALL]
-    async with drive(replies, delay=0.02, chunk=1, overrides={"thinking": True, "tools": True}) as d:
+    replies = ["x", "thinking " * 400, "</think>\n\n" + CALL * 40]
+    async with drive(replies, delay=0.02, chunk=4, overrides={"thinking": True}) as d:
         await d.say("a long question " * 10, wait=False)
         await d.until(lambda: d.app.talk.answer and d.app.talk.answer.progress)
         await d.press(key)
@@ -72,6 +72,11 @@ async def test_100_interrupt_in_prefill_thinking_and_tool(drive, key: str):
         await d.press(key)
         await d.until(lambda: not d.app.talk.busy)
         assert [turn.status for turn in d.app.talk.tree.path()] == ["done", "stopped"]
+        await d.say("use it", wait=False)
+        await d.until(lambda: d.app.talk.live and "function" in d.app.talk.live.text)
+        await d.press(key)
+        await d.until(lambda: not d.app.talk.busy)
+        assert d.app.talk.tree.path()[-1].status == "stopped"
 
 
 def test_101_plain_lines_without_a_terminal():
