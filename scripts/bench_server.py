@@ -79,21 +79,26 @@ def process(*command: str) -> Iterator[int]:
 
 
 def ask(port: int, tokens: int, **fields: Any) -> tuple[float, float, int]:
-    """(seconds to the first content, seconds in all, chunks with content) of one streamed answer."""
+    """(seconds to the first content, seconds in all, generated tokens) of one streamed answer."""
     body = {"messages": [{"role": "user", "content": "Count."}], "stream": True, "max_tokens": tokens, **fields}
+    body["stream_options"] = {"include_usage": True}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     started = time.perf_counter()
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
     response = connection.getresponse()
     if response.status != 200:
         raise RuntimeError(response.read().decode())
-    first, chunks = 0.0, 0
+    first, said = 0.0, 0
     while line := response.readline():
-        if line.startswith(b"data: {") and b'"role":"assistant","content":""' not in line:
-            first = first or time.perf_counter() - started
-            chunks += 1
+        if not line.startswith(b"data: {"):
+            continue
+        chunk = json.loads(line[6:])
+        said = (chunk.get("usage") or {}).get("completion_tokens", said)
+        delta = chunk["choices"][0]["delta"] if chunk["choices"] else {}
+        if not first and any(delta.get(name) for name in ("content", "reasoning_content", "reasoning")):
+            first = time.perf_counter() - started
     connection.close()
-    return first, time.perf_counter() - started, chunks
+    return first, time.perf_counter() - started, said
 
 
 def overhead(tokens: int, repeats: int) -> dict[str, float]:
@@ -143,9 +148,9 @@ def against_peer(peer: str, tokens: int, repeats: int) -> dict[str, float]:
         for repeat in range(repeats + 1):
             for name, (port, own) in ways.items():
                 prompt = [{"role": "user", "content": f"Count from {repeat} on, and do not stop."}]
-                first, total, chunks = ask(port, tokens, **{**fields, **own, "messages": prompt})
+                first, total, said = ask(port, tokens, **{**fields, **own, "messages": prompt})
                 if repeat:  # the first is warm-up
-                    rates[name].append((chunks - 1) / (total - first))
+                    rates[name].append((said - 1) / (total - first))
                     firsts[name].append(first)
     medians = {f"{name}_tokens_per_s": statistics.median(values) for name, values in rates.items()}
     return medians | {f"{name}_first_token_s": statistics.median(values) for name, values in firsts.items()}

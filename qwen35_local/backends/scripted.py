@@ -61,8 +61,9 @@ class ScriptedSession:
         return logits
 
     def advance(self, token: int) -> None:
+        """A token that the script did not say, of a prompt or forced, leaves the script where it is."""
         self.ids.append(token)
-        self._said += 1
+        self._said += self._said < len(self.script) and token == self.script[self._said]
 
     def close(self) -> None:
         self.ids = []
