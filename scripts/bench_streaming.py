@@ -1,7 +1,7 @@
 """Measure streamed experts on this machine: `python scripts/bench_streaming.py [--quick] [--json FILE] [SECTION…]`.
 
 Every section prints ratios within its own run, with interleaved repetitions, because a shared disk and shared cores
-make absolute numbers drift. Reads are direct (past the page cache) unless a line says otherwise. Scratch: 7 GB in --dir.
+make absolute numbers drift. Reads are direct (past the page cache) unless a line says otherwise. It takes 7 GB of disk.
 """
 
 import argparse
