@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=35)
     parser.add_argument("--minutes", type=float, default=90, help="training time; the phases follow from it")
-    plan_help = "steps: long rows from, second mix from, decay from, end[, end of a second decay]; overrides --minutes"
+    plan_help = "steps: long rows from, second mix from, decay from, end[, ends of further decays]; overrides --minutes"
     parser.add_argument("--plan", help=plan_help)
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "miniature", help="checkpoints and log")
     parser.add_argument("--machine", default="2 CPU cores", help="where it runs, for the card")
@@ -65,7 +65,7 @@ def work(worker: int, options: argparse.Namespace) -> None:
     if not options.eager:
         kernels.compile()
     tokenizer = Tokenizer.from_dir(options.run)
-    plan = Plan(*map(int, options.plan.split(","))) if options.plan else Plan()
+    plan = Plan.of(*map(int, options.plan.split(","))) if options.plan else Plan()
     model = Model(Shape())
     if worker == 0:
         print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)

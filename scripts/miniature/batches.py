@@ -87,7 +87,7 @@ def long_batch(tokenizer: Tokenizer, rng: Random) -> Batch:
     return pack(long + short, rows, length)[0]
 
 
-def tool_batch(tokenizer: Tokenizer, rng: Random, wide: bool) -> Batch:
+def tool_batch(tokenizer: Tokenizer, rng: Random, wide: int) -> Batch:
     groups = []
     while len(groups) < PREFIXES:
         items = [encode(tokenizer, task) for task in tool_tasks(rng, CONTINUATIONS, wide)]
@@ -119,11 +119,11 @@ def prefixed(tokenizer: Tokenizer, groups: Sequence[Sequence[Encoded]], length: 
 def batch_at(tokenizer: Tokenizer, seed: int, step: int, worker: int, long: bool, mix: int) -> Batch:
     """A worker's batch of a step: a function of these numbers and of the phase: are long rows on, and which mix."""
     rng = Random(f"{seed}/{step}/{worker}")
-    tool_every, long_every = EVERY[mix]
+    tool_every, long_every = EVERY[min(mix, 2)]
     if long and step % long_every == long_every - 1:
         return long_batch(tokenizer, rng)
     if step % tool_every == 1:
-        return tool_batch(tokenizer, rng, wide=mix == 2)
+        return tool_batch(tokenizer, rng, wide=max(mix - 1, 0))
     return short_batch(tokenizer, rng, mix)
 
 

@@ -57,8 +57,8 @@ def with_context(rng: Random, task: Task, history: float = 0.12, system: float =
 
 
 def short_task(rng: Random, mix: int = 0) -> Task:
-    """One sample of a short mixture."""
-    maker, thinking, *_ = rng.choices(SHORT, [shares[mix] for _, _, *shares in SHORT])[0]
+    """One sample of a short mixture; after the third they stay as they are."""
+    maker, thinking, *_ = rng.choices(SHORT, [shares[min(mix, 2)] for _, _, *shares in SHORT])[0]
     return with_mode(with_context(rng, maker(rng)), thinking)
 
 
@@ -75,7 +75,7 @@ def long_task(rng: Random, room: int) -> Task:
     return with_mode(task, thinking)
 
 
-def tool_tasks(rng: Random, number: int, wide: bool = False) -> list[Task]:
+def tool_tasks(rng: Random, number: int, wide: int = 0) -> list[Task]:
     """`number` conversations that share one set of tools: calls, and now and then a question that needs none."""
     names = toolbox(rng)
     system = (Message("system", rng.choice(SYSTEMS)),) if rng.random() < 0.2 else ()

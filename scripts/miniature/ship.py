@@ -71,6 +71,11 @@ def acceptance(model: Model, tokenizer: Tokenizer, tasks: Sequence[Task]) -> flo
     return round(hits / seen, 3)
 
 
+def plan_steps(plan: Mapping[str, Any]) -> list[int]:
+    """The plan of a card as the command line takes it."""
+    return [plan["long"], plan["focus"], plan["decay"], plan["end"], *plan["again"]]
+
+
 def card_text(numbers: Mapping[str, Any]) -> str:
     plan = numbers["plan"]
     rows = []
@@ -85,7 +90,7 @@ def card_text(numbers: Mapping[str, Any]) -> str:
     return template.format(
         **{**numbers, "bytes": numbers["bytes"] / 1e6, "tokens": numbers["tokens"] / 1e6, "table": table},
         command=f"python scripts/train_miniature.py --seed {numbers['seed']} "
-        f"--plan {','.join(str(step) for step in plan.values() if step)}",
+        f"--plan {','.join(map(str, plan_steps(plan)))}",
         facts=len(facts()),
         words=words,
         languages=", ".join(languages),

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch  # pyright: ignore[reportMissingImports]
@@ -25,7 +26,7 @@ LONG_AT, FOCUS_AT, DECAY_AT = 0.35, 0.42, 0.62
 # Shares of the decay: when the MTP head joins, and the rounding of the experts.
 MTP_AT, QAT_AT = 0.2, 0.6
 FLOOR = 0.02  # of the rate, at the end
-AGAIN = 0.4  # of the rate, where a second decay begins
+AGAIN = 0.4  # of the rate, where a further decay begins
 
 
 @dataclass
@@ -36,10 +37,18 @@ class Plan:
     focus: int | None = None
     decay: int | None = None
     end: int | None = None
-    again: int | None = None  # the end of a second, lower decay, if there is one
+    again: tuple[int, ...] = ()  # the ends of further, lower decays
 
-    def take(self, values: Iterable[int | None]) -> None:
-        self.long, self.focus, self.decay, self.end, self.again = values
+    @classmethod
+    def of(cls, long: int, focus: int, decay: int, end: int, *again: int) -> "Plan":
+        return cls(long, focus, decay, end, again)
+
+    @property
+    def steps(self) -> list[int | None]:
+        return [self.long, self.focus, self.decay, self.end]
+
+    def take(self, steps: Iterable[int | None]) -> None:
+        self.long, self.focus, self.decay, self.end = steps
 
     def settle(self, step: int, elapsed: float, minutes: float, rate: float) -> None:
         """Fix what the clock has reached; `rate` is seconds per step."""
@@ -55,10 +64,11 @@ class Plan:
 
     @property
     def last(self) -> int | None:
-        return self.again or self.end
+        return self.again[-1] if self.again else self.end
 
     def mix(self, step: int) -> int:
-        return 2 if reached(self.end, step) else int(reached(self.focus, step))
+        """Which mix a step draws from: the second begins before the decay, each further decay has the next."""
+        return sum(reached(begin, step) for begin in (self.focus, self.end, *self.again))
 
     def within(self, step: int, share: float) -> bool:
         """Is the decay past this share of itself?"""
@@ -67,10 +77,11 @@ class Plan:
     def scale(self, step: int) -> float:
         if step < WARMUP:
             return (step + 1) / WARMUP
-        if self.again is not None and self.end is not None and step >= self.end:
-            return FLOOR + (AGAIN - FLOOR) * (self.again - step) / (self.again - self.end)
         if self.decay is None or self.end is None or step < self.decay:
             return 1.0
+        for begin, end in pairwise((self.end, *self.again)):
+            if begin <= step < end:
+                return FLOOR + (AGAIN - FLOOR) * (end - step) / (end - begin)
         return FLOOR + (1 - FLOOR) * (self.end - step) / (self.end - self.decay)
 
 
@@ -158,7 +169,7 @@ def average_gradients(model: Model) -> None:
 
 def agree(plan: Plan) -> None:
     """All workers take the plan of the first, whose clock counts."""
-    values = torch.tensor([-1 if value is None else value for value in asdict(plan).values()])
+    values = torch.tensor([-1 if value is None else value for value in plan.steps])
     dist.broadcast(values, 0)
     plan.take(None if value < 0 else value for value in values.tolist())
 
@@ -183,7 +194,7 @@ def train(
         optimiser.load(state["optimiser"])
         step, tokens, spent = state["step"], state["tokens"], state["spent"]
         if minutes is not None:  # an explicit plan wins
-            plan.take(state["plan"].get(key) for key in asdict(plan))
+            plan.take(state["plan"][key] for key in ("long", "focus", "decay", "end"))
     began, last_save, rates = time.monotonic() - spent, time.monotonic(), []
 
     def say(**values: object) -> None:

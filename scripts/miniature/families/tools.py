@@ -122,10 +122,12 @@ def currency(rng: Random) -> Case:
     return question, arguments, value, "I have the amount.", f"{amount} {source} is {value} {target}."
 
 
-def notes(rng: Random, wide: bool = False) -> Case:
-    """`wide`: mostly topics that exist nowhere, so that copying does not lean on the list."""
+def notes(rng: Random, wide: int = 0) -> Case:
+    """`wide` 1: mostly topics that exist nowhere, so that copying does not lean on the list; 2: also `topic name`."""
     topic = invented(rng).lower() if wide and rng.random() < 0.6 else rng.choice(TOPICS)
-    if rng.random() < 0.4:
+    if wide > 1 and rng.random() < 0.4:
+        topic = f"{rng.choice(TOPICS)} {name(rng)}"
+    elif rng.random() < 0.4:
         topic = f"{name(rng)} {topic}"
     found = rng.choice(
         (f"{name(rng)} is at the {rng.choice(PLACES)}", f"the code is {rng.randint(1000, 9999)}", f"ask {name(rng)}")
@@ -175,13 +177,13 @@ def toolbox(rng: Random, most: int = 3) -> tuple[str, ...]:
     return tuple(rng.sample(sorted(TOOLS), rng.randint(1, most)))
 
 
-def tool_use(rng: Random, held_out: bool = False, names: tuple[str, ...] | None = None, wide: bool = False) -> Task:
+def tool_use(rng: Random, held_out: bool = False, names: tuple[str, ...] | None = None, wide: int = 0) -> Task:
     """A question, the call, its result and the answer. `names` are the tools on offer."""
     names = names or toolbox(rng)
     used = rng.choice(names)
 
     def draw(rng: Random) -> tuple[str, Task]:
-        make = partial(notes, wide=True) if wide and used == "search_notes" else CASES[used]
+        make = partial(notes, wide=wide) if wide and used == "search_notes" else CASES[used]
         question, arguments, result, thought, answer = make(rng)
         reply = (
             Message("assistant", "", f"I call {used}.", (ToolCall(used, arguments),)),
