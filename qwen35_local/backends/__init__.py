@@ -49,6 +49,8 @@ def open_engine(
     try:
         from .mlx import MlxEngine
     except ImportError as error:
+        if (error.name or "").split(".")[0] != "mlx":  # something else is missing, or broken
+            raise
         raise BackendUnavailable(f"MLX cannot be loaded ({error}): it needs Apple Silicon or 64-bit Linux") from error
     return MlxEngine(path, context, dtype, on_progress, memory)
 
