@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future
-from time import monotonic
 from typing import Any, Literal, TypeVar
 
 from .engine import ChatRequest, Engine, EngineInfo
@@ -35,49 +34,82 @@ class Gone(Qwen35Error):
     """The engine was closed before the answer was whole."""
 
 
-class Answer:
-    """One answer under way. `batches` gives its events as they come; `cancel` ends it from any thread.
+class Reader:
+    """One reader of an answer. `leave` when done with it: an answer that has no reader left is cancelled."""
 
-    Made by `Worker.ask`; the methods with an underscore are the worker's side, called in its thread.
+    def __init__(self, answer: "Answer"):
+        self._answer = answer
+        self.arrived = asyncio.Event()
+        self.at = 0  # events read
+
+    async def batches(self) -> AsyncGenerator[list[Event], None]:
+        """All events that have come since the last batch, in order; ends after `Done`, raises what stopped them."""
+        while True:
+            await self.arrived.wait()
+            self.arrived.clear()
+            events, over, error = self._answer.take(self)
+            if events:
+                yield events
+            if error is not None:
+                raise error
+            if over:
+                return
+
+    def leave(self) -> None:
+        self._answer.leave(self)
+
+
+class Answer:
+    """One answer under way, read by one reader or several. `cancel` ends it from any thread.
+
+    Made by `Worker.ask`; `_step` and `_stop` are the worker's side, called in its thread.
     """
 
     def __init__(self, worker: "Worker", request: ChatRequest, loop: asyncio.AbstractEventLoop):
         self.request = request
-        self.queued = monotonic()
         self.cancelled = False
         self.admitted: Future[None] = Future()
         self._worker = worker
         self._loop = loop
-        self._arrived = asyncio.Event()
         self._lock = threading.Lock()
-        self._events: list[Event] = []
+        self._events: list[Event] = []  # kept whole, for readers that come later; an answer is small
+        self._readers: list[Reader] = []
+        self._furthest = 0
         self._woken = False
         self._over = False
         self._error: BaseException | None = None
         self._steps: Iterator[Event] | None = None
 
-    async def batches(self) -> AsyncGenerator[list[Event], None]:
-        """All events that have come since the last batch, in order; ends after `Done`, raises what the engine raised.
+    def read(self) -> Reader:
+        """A reader of the whole answer from its beginning."""
+        reader = Reader(self)
+        with self._lock:
+            self._readers.append(reader)
+        reader.arrived.set()
+        return reader
 
-        Closing it cancels.
-        """
-        try:
-            while True:
-                await self._arrived.wait()
-                self._arrived.clear()
-                with self._lock:
-                    events, self._events, self._woken = self._events, [], False
-                    over, error = self._over, self._error
-                if len(events) >= BUFFER:
-                    self._worker.nudge()
-                if events:
-                    yield events
-                if error is not None:
-                    raise error
-                if over:
-                    return
-        finally:
-            self.cancel()
+    @property
+    def joinable(self) -> bool:
+        """Whether another reader may still come."""
+        return not self.cancelled and not self._over
+
+    def take(self, reader: Reader) -> tuple[list[Event], bool, BaseException | None]:
+        """What a reader has not read yet, whether that is all, and what went wrong."""
+        with self._lock:
+            events = self._events[reader.at :]
+            reader.at = len(self._events)
+            was_full = reader.at - self._furthest >= BUFFER
+            self._furthest = max(self._furthest, reader.at)
+            over, error = self._over, self._error
+        if was_full:
+            self._worker.nudge()
+        return events, over, error
+
+    def leave(self, reader: Reader) -> None:
+        if reader in self._readers:
+            self._readers.remove(reader)
+            if not self._readers:
+                self.cancel()
 
     def cancel(self) -> None:
         """Stop within one token; nothing if it is over."""
@@ -87,8 +119,8 @@ class Answer:
 
     @property
     def full(self) -> bool:
-        """Whether the reader is so far behind that nothing more is computed for now."""
-        return len(self._events) >= BUFFER and not self._over
+        """Whether all readers are so far behind that nothing more is computed for now."""
+        return len(self._events) - self._furthest >= BUFFER and not self._over
 
     def _step(self) -> bool:
         """Compute the next event; False once there is no more."""
@@ -122,9 +154,15 @@ class Answer:
             wake, self._woken = not self._woken, True
         if wake:
             try:
-                self._loop.call_soon_threadsafe(self._arrived.set)
+                self._loop.call_soon_threadsafe(self._wake)
             except RuntimeError:  # the loop is closed: nobody is left to read
                 self.cancelled = True
+
+    def _wake(self) -> None:
+        with self._lock:
+            self._woken = False
+        for reader in self._readers:
+            reader.arrived.set()
 
 
 class Worker:

@@ -15,13 +15,14 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from .. import __version__
-from ..bridge import Worker
+from ..bridge import Answer, Worker
 from ..engine import Engine
 from ..events import Done, Progress
 from .asked import Asked, Served
 from .chat_reply import ChatReply
 from .completions import CompletionReply, Texts, parse_completion
 from .guard import App, Guard, Receive, Rules, Scope, Send, refuse, reply
+from .inflight import InFlight, key_of
 from .media import Media, prefetch
 from .messages import parse_count, parse_messages
 from .messages_reply import MessageReply
@@ -59,6 +60,7 @@ class Server:
         self._run = secrets.token_hex(6)
         self._numbers = itertools.count(1)
         self._store = Store()
+        self._in_flight = InFlight()
         self.counts = Metrics()
 
     def routes(self) -> list[Route]:
@@ -118,16 +120,32 @@ class Server:
 
         async def handler(request: Request, send: Send) -> None:
             async def work() -> None:
-                asked = parse(*await self._read(request))
+                value, served = await self._read(request)
+                asked = parse(value, served)
                 asked = asked if isinstance(asked, Asked) else await asked
-                answer = await self._worker.ask(asked.request)
+                reader = (await self._answer(request, value, asked)).read()
                 told = make(asked, f"{self._run}{next(self._numbers)}", int(time.time()))
                 tell = send_stream if asked.stream else send_whole
-                await tell(request.scope, send, self._counted(answer.batches()), told)
+                try:
+                    await tell(request.scope, send, self._counted(reader.batches()), told)
+                finally:
+                    reader.leave()
 
             await until_left(request.receive, work())
 
         return handler
+
+    async def _answer(self, request: Request, value: Mapping[str, Any], asked: Asked) -> Answer:
+        """A new answer, or one under way that this request may join."""
+        key = key_of(request.url.path, value, request.headers)
+        sampling = asked.request.effective_sampling
+        repeats = sampling.temperature == 0 or sampling.seed is not None
+        if (answer := self._in_flight.find(key, request.headers, repeats)) is not None:
+            self.counts.add("joined_total")
+            return answer
+        answer = await self._worker.ask(asked.request)
+        self._in_flight.add(key, answer)
+        return answer
 
     def _telling(self, make: MakeBody) -> Handler:
         """An endpoint that says something about text, and generates nothing."""

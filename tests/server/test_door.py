@@ -290,3 +290,23 @@ def test_a_reader_that_never_reads_is_bounded(serve):
         assert seen < 40_000
         assert door.chat(messages=[{"role": "user", "content": "x"}], max_tokens=1).status_code in (200, 503)
     wait_for(lambda: door.worker.active == 0)
+
+
+def test_a_retry_joins_the_work_under_way(serve):
+    door = serve(["</think>" + "one " * 60, "</think>two", "</think>three"], delay=0.01, parallel=4)
+    answers: list[str] = []
+
+    def ask(**headers: str) -> None:
+        answer = door.post("/v1/chat/completions", {"messages": HI}, headers=headers).json()
+        answers.append(answer["choices"][0]["message"]["content"])
+
+    first = threading.Thread(target=ask)
+    first.start()
+    wait_for(lambda: door.worker.active == 1)
+    retry = threading.Thread(target=ask, kwargs={"x-stainless-retry-count": "1"})
+    retry.start()
+    ask()  # no retry: an answer of its own
+    first.join()
+    retry.join()
+    assert sorted(answers) == sorted(["one " * 60, "one " * 60, "two"])
+    assert "qwen35_joined_total 1" in httpx.get(door.url + "/metrics").text
