@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import open as open_engine
-from ..backends.remote import RemoteEngine
 from ..config import Settings
 from ..engine import SAMPLING_FIELDS, Engine, Message
 from ..errors import BackendUnavailable, UsageError
@@ -50,6 +49,8 @@ def run_app(args: argparse.Namespace, options: dict[str, Any], settings: Setting
 
 def open_chat(args: argparse.Namespace, on_progress: Callable[[Progress], None]) -> Engine:
     """The server that was named, one on this machine that has the model loaded already, or the model itself."""
+    from ..backends.remote import RemoteEngine  # here, in the engine's thread: the app must not wait for it
+
     if args.connect:
         return RemoteEngine(args.connect, args.api_key)
     if not args.no_attach and args.context is None:

@@ -1,14 +1,17 @@
 """Fenced code: highlighted, on its own ground, at its natural width."""
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 from rich.style import Style
-from rich.syntax import ANSISyntaxTheme, PygmentsSyntaxTheme, Syntax, SyntaxTheme
 from rich.text import Span, Text
 from textual.strip import Strip
 
 from ..palette import Palette
 from .lines import filled, strip_of
+
+if TYPE_CHECKING:
+    from rich.syntax import SyntaxTheme
 
 TAB = 4  # cells
 HIGHLIGHT_LIMIT = 20_000  # characters; beyond this colours cost more than they help
@@ -28,6 +31,8 @@ def highlighted(code: str, lang: str, palette: Palette) -> list[Text]:
     """The lines of `code`, coloured where the language is known and the theme has colours."""
     if not lang or not palette.code_theme or len(code) > HIGHLIGHT_LIMIT:
         return list(Text(code, end="").split("\n", allow_blank=True))
+    from rich.syntax import Syntax  # Pygments is heavy, and most answers hold no code
+
     syntax = Syntax("", lang, theme=_theme(palette.code_theme))
     text = syntax.highlight(code)
     text.rstrip()
@@ -47,7 +52,7 @@ def _ink(style: str | Style) -> str | Style:
 
 
 @cache
-def _theme(name: str) -> SyntaxTheme:
-    theme = Syntax.get_theme(name)
-    assert isinstance(theme, ANSISyntaxTheme | PygmentsSyntaxTheme)
-    return theme
+def _theme(name: str) -> "SyntaxTheme":
+    from rich.syntax import Syntax
+
+    return Syntax.get_theme(name)

@@ -146,14 +146,14 @@ class History:
         return Tree(turns, leaf[0] if leaf else 0)
 
     def search(self, words: str, limit: int = 50) -> list[ChatEntry]:
-        """Chats with a turn that holds every word (the last one may be its beginning), best matches first."""
+        """Chats with a turn that holds every word (the last one may be its beginning), newest first."""
         query = fts_query(words)
         if not query:
             return self.chats(limit)
         rows = self._db.execute(
-            "WITH hits AS (SELECT rowid AS id, rank AS score FROM found WHERE found MATCH ? ORDER BY rank LIMIT ?) "
+            "WITH hits AS (SELECT rowid AS id FROM found WHERE found MATCH ? ORDER BY rowid DESC LIMIT ?) "
             "SELECT c.id, c.title, c.updated, 0, t.text, t.id FROM hits JOIN turns t ON t.id = hits.id "
-            "JOIN chats c ON c.id = t.chat WHERE c.deleted IS NULL ORDER BY hits.score",
+            "JOIN chats c ON c.id = t.chat WHERE c.deleted IS NULL ORDER BY hits.id DESC",
             (query, 4 * limit),
         )
         entries = {}

@@ -22,7 +22,8 @@ CREATE TABLE media(
     turn INTEGER NOT NULL REFERENCES turns(id) ON DELETE CASCADE, place INTEGER NOT NULL, name TEXT NOT NULL,
     kind TEXT NOT NULL, data BLOB NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL, max_pixels INTEGER,
     PRIMARY KEY(turn, place));
-CREATE VIRTUAL TABLE found USING fts5(text, content='turns', content_rowid='id', tokenize='unicode61', prefix='2 3');
+CREATE VIRTUAL TABLE found USING fts5(
+    text, content='turns', content_rowid='id', tokenize='unicode61', prefix='1 2 3 4');
 CREATE TRIGGER turns_added AFTER INSERT ON turns BEGIN
     INSERT INTO found(rowid, text) VALUES (new.id, new.text); END;
 CREATE TRIGGER turns_gone AFTER DELETE ON turns BEGIN
