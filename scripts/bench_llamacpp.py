@@ -3,7 +3,7 @@
     python scripts/bench_llamacpp.py [--quick] [--json FILE] [--threads N] [--file GGUF]
 
 On a random 0.5 G-parameter model (MXFP4 experts, 8-bit matrices) each repeat times all three in turn: prefill of 512
-tokens, decode of 64 after them; ours is the whole chat stack. Then one long answer each: time per token spent outside
+tokens, decode of 64 after them; ours is the whole chat stack. Then one long answer each: CPU time per token outside
 `llama_decode`, at its beginning and at its end. Then a chat's second turn: tokens that are read again.
 A ratio above 1 means that ours is faster.
 """
@@ -15,7 +15,6 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ from qwen35_local.events import Done
 from qwen35_local.gguf.convert import Types, convert
 
 PROMPT, ANSWER, CONTEXT = 512, 64, 8192
-Step = Callable[[], None]
 
 
 def gguf(path: Path) -> Path:
@@ -50,16 +48,20 @@ def gguf(path: Path) -> Path:
 
 
 class Meter:
-    """Counts tokens and seconds inside `llama_decode`, whoever calls it."""
+    """Hears of every `llama_decode`, whoever calls it: tokens, and CPU seconds of the thread between two calls.
+
+    CPU time, so that other programs on the machine do not count; the library's work is inside the calls.
+    """
 
     def __init__(self) -> None:
-        self.tokens, self.seconds = 0, 0.0
+        self.tokens, self.gaps = 0, list[float]()
+        self._left = 0.0
         decode = C.llama_decode
 
         def metered(context: Any, batch: Any) -> int:
-            started = time.perf_counter()
+            self.gaps.append(time.thread_time() - self._left)
             status = decode(context, batch)
-            self.seconds += time.perf_counter() - started
+            self._left = time.thread_time()
             self.tokens += batch.n_tokens
             return status
 
@@ -73,14 +75,13 @@ class Ours:
         self.engine = engine
         self.bias = dict.fromkeys(engine.tokenizer.eos_ids, -100.0)
 
-    def answer(self, prompt: list[int], count: int, on_token: Step = lambda: None) -> tuple[float, float]:
+    def answer(self, prompt: list[int], count: int) -> tuple[float, float]:
         """(seconds to the first token, seconds for the rest)"""
         request = ChatRequest.of([], raw=tuple(prompt), temperature=0, max_tokens=count, logit_bias=self.bias)
         session = self.engine.open_session()
         self.engine._sessions[:], previous = [session], self.engine._sessions[0]
         previous.close()
         for event in self.engine.stream(request):
-            on_token()
             if isinstance(event, Done):
                 assert event.usage.completion_tokens == count, event
                 return event.stats.time_to_first_token, event.stats.total_time - event.stats.time_to_first_token
@@ -96,14 +97,13 @@ class HighLevel:
         )
         self.bias = dict.fromkeys(eos, -100.0)
 
-    def answer(self, prompt: list[int], count: int, on_token: Step = lambda: None) -> tuple[float, float]:
+    def answer(self, prompt: list[int], count: int) -> tuple[float, float]:
         self.llama.reset()
         started = first = time.perf_counter()
         pieces = self.llama.create_completion(
             prompt, max_tokens=count, stream=True, temperature=0, logit_bias=self.bias, repeat_penalty=1.0
         )
         for place, _ in enumerate(pieces):
-            on_token()
             first = first if place else time.perf_counter()
         return first - started, time.perf_counter() - first
 
@@ -119,16 +119,16 @@ class Bare:
         self.sampler = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
         C.llama_sampler_chain_add(self.sampler, C.llama_sampler_init_greedy())
 
-    def answer(self, prompt: list[int], count: int, on_token: Step = lambda: None) -> tuple[float, float]:
+    def answer(self, prompt: list[int], count: int) -> tuple[float, float]:
         C.llama_memory_seq_rm(C.llama_get_memory(self.context), 0, -1, -1)
         started = time.perf_counter()
         for at in range(0, len(prompt), 512):
             part = prompt[at : at + 512]
-            C.llama_decode(self.context, C.llama_batch_get_one((ctypes.c_int32 * len(part))(*part), len(part)))
+            tokens = (ctypes.c_int32 * len(part))(*part)
+            C.llama_decode(self.context, C.llama_batch_get_one(tokens, len(part)))
         one = (ctypes.c_int32 * 1)(C.llama_sampler_sample(self.sampler, self.context, -1))
         first = time.perf_counter()
         for _ in range(count - 1):
-            on_token()
             C.llama_decode(self.context, C.llama_batch_get_one(one, 1))
             one[0] = C.llama_sampler_sample(self.sampler, self.context, -1)
         return first - started, time.perf_counter() - first
@@ -154,16 +154,14 @@ def speeds(engines: dict[str, Any], prompt: list[int], repeats: int) -> dict[str
 
 
 def overhead(engine: Any, meter: Meter, prompt: list[int], count: int) -> dict[str, float]:
-    """Milliseconds per token outside `llama_decode`, in the first and the last tenth of an answer."""
-    marks: list[tuple[float, float]] = []
-    engine.answer(prompt, count, lambda: marks.append((time.perf_counter(), meter.seconds)))
-    tenth = len(marks) // 10
-
-    def mean(part: list[tuple[float, float]]) -> float:
-        (start, inside), (end, inside_end) = part[0], part[-1]
-        return round(1000 * (end - start - (inside_end - inside)) / (len(part) - 1), 3)
-
-    return {"beginning": mean(marks[1 : tenth + 1]), "end": mean(marks[-tenth - 1 : -1])}
+    """CPU milliseconds per token outside `llama_decode`, in the first and the last tenth of an answer."""
+    meter.gaps.clear()
+    engine.answer(prompt, count)
+    gaps, tenth = meter.gaps[2:], count // 10
+    return {
+        "beginning": round(1000 * statistics.mean(gaps[:tenth]), 3),
+        "end": round(1000 * statistics.mean(gaps[-tenth:]), 3),
+    }
 
 
 def second_turn(ours: Ours, theirs: HighLevel, meter: Meter) -> dict[str, int]:
