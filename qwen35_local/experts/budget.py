@@ -33,6 +33,7 @@ class Geometry:
     trunk_nbytes: int
     kv_per_token: int  # keys and values, all layers
     state_nbytes: int  # recurrent state and convolution tails of one timeline
+    heads: int
     hidden: int
     intermediate: int
     vocab: int
@@ -156,7 +157,7 @@ def _between(g: Geometry, tokens: int) -> int:
 
 def _temporaries(g: Geometry, tokens: int, context: int) -> int:
     """The largest at any time: the tokens of a pass between layers, one block in a mixer, one group in a sweep."""
-    block = min(tokens, BLOCK) * g.hidden * 4 * 16 + 3 * min(SCORES, BLOCK * context * 4 * 32)
+    block = min(tokens, BLOCK) * g.hidden * 4 * 16 + 3 * min(SCORES, g.heads * BLOCK * context * 4)
     sweep = ROWS * (g.hidden * (g.itemsize + 12) + 3 * g.intermediate * 4)
     return _between(g, tokens) + block + sweep + 4 * g.vocab * 4
 

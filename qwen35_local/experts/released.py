@@ -19,6 +19,7 @@ RELEASED_397B = Geometry(
     trunk_nbytes=round(_trunk * MXFP4 + _routers * 8.5 / 8),
     kv_per_token=FULL * 2 * 2 * 256 * 2,
     state_nbytes=(LAYERS - FULL) * (64 * 128 * 128 * 4 + 3 * 12288 * 2),
+    heads=32,
     hidden=H,
     intermediate=I,
     vocab=VOCAB,

@@ -7,7 +7,7 @@ an earlier attempt left is taken up only if it came from the same checkpoint. No
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ PAGE = 16 << 10  # bytes; a page of Apple's systems, and a multiple of every oth
 INDEX, JOURNAL = "experts.json", "packing.json"
 
 
-def pack(layouts: Sequence[LayerLayout], target: Path) -> Iterator[tuple[int, int]]:
+def pack(layouts: Sequence[LayerLayout], target: Path) -> Generator[tuple[int, int], None, None]:
     """Write a store of these layers; yields (bytes done, bytes in all) after each expert. Resumes where it stopped."""
     target.mkdir(parents=True, exist_ok=True)
     if (target / INDEX).exists():

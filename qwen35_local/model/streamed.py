@@ -97,6 +97,7 @@ def geometry(weights: Weights, layouts: Sequence[LayerLayout], c: TextConfig) ->
         trunk_nbytes=trunk_nbytes(weights.tensors, itemsize),
         kv_per_token=full * 2 * c.num_key_value_heads * c.head_dim * itemsize,
         state_nbytes=(c.num_layers - full) * (delta + conv),
+        heads=c.num_attention_heads,
         hidden=c.hidden_size,
         intermediate=c.moe_intermediate_size,
         vocab=c.vocab_size,

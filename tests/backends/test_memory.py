@@ -2,7 +2,9 @@
 
 import errno
 import shutil
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +33,12 @@ def model(tmp_path_factory: pytest.TempPathFactory, tokenizer_spec) -> Path:
     return path
 
 
+def opened(path: Path, **options: Any) -> MlxEngine:
+    engine = qwen35_local.open(path, **options)
+    assert isinstance(engine, MlxEngine)
+    return engine
+
+
 def answer(engine: MlxEngine):
     return engine.complete(QUESTION, max_tokens=12, temperature=0)
 
@@ -43,42 +51,40 @@ def small(monkeypatch) -> None:
 
 
 def test_the_same_answer_from_less_memory(model, small):
-    with qwen35_local.open(model) as engine:
+    with opened(model) as engine:
         assert engine.plan.resident
         assert engine.experts is None
         wanted = answer(engine)
         assert "experts" not in wanted.done.stats.extra
     for memory in ("9MB", "9.5MB", "60MB"):
-        with qwen35_local.open(model, memory=memory, context=256) as engine:
-            assert isinstance(engine, MlxEngine)
+        with opened(model, memory=memory, context=256) as engine:
             assert engine.plan.total <= engine.plan.budget
             assert engine.plan.resident == (memory == "60MB")
-            for _ in range(2):
-                found = answer(engine)
+            for found in (answer(engine), answer(engine)):
                 assert found.text == wanted.text
                 assert found.reasoning == wanted.reasoning
-            said = found.done.stats.extra["experts"]
+            said = answer(engine).done.stats.extra["experts"]
             assert 0 < said["hit_rate"] <= 1
             assert (said["bytes_read"] == 0) == engine.plan.resident
 
 
 def test_logits_are_equal_to_the_bit(model, small):
     ids = list(range(90))
-    with qwen35_local.open(model) as engine:
+    with opened(model) as engine:
         wanted = engine.logits(ids)
-    with qwen35_local.open(model, memory="9MB", context=256) as engine:
+    with opened(model, memory="9MB", context=256) as engine:
         assert np.array_equal(engine.logits(ids), wanted)
 
 
 def test_refusals(model):
     with pytest.raises(MemoryPlanError, match=r"needs at least .* the budget is 100\.00 MB: raise"):
-        qwen35_local.open(model, memory="100MB")
+        opened(model, memory="100MB")
     with pytest.raises(UsageError, match="size like 24GB"):
-        qwen35_local.open(model, memory="plenty")
+        opened(model, memory="plenty")
 
 
 def test_a_prompt_is_one_sweep_and_says_how_far_it_is(model, small):
-    with qwen35_local.open(model, memory="9.7MB", context=512) as engine:
+    with opened(model, memory="9.7MB", context=512) as engine:
         events = list(engine.chat("word " * 60, max_tokens=1))
         steps = [event for event in events if isinstance(event, qwen35_local.Progress)]
         assert len(steps) >= 8
@@ -92,9 +98,9 @@ def test_a_prompt_is_one_sweep_and_says_how_far_it_is(model, small):
 def test_after_a_failure_the_engine_answers_again(model, small, monkeypatch):
     reader = FaultyReader()
     monkeypatch.setattr("qwen35_local.backends.memory.Source", lambda direct, workers: Source(workers=2, reader=reader))
-    with qwen35_local.open(model) as engine:
+    with opened(model) as engine:
         wanted = answer(engine).text
-    with qwen35_local.open(model, memory="9MB", context=256) as engine:
+    with opened(model, memory="9MB", context=256) as engine:
         assert answer(engine).text == wanted
         reader.fault = lambda views, offset: OSError(errno.EIO, "Input/output error")
         with pytest.raises(ExpertReadError, match=r"cannot read expert \d+ of layers\.\d+\.mlp from model-0000"):
@@ -105,19 +111,20 @@ def test_after_a_failure_the_engine_answers_again(model, small, monkeypatch):
 
 def test_a_file_truncated_under_the_engine_is_a_sentence(model, small, tmp_path):
     path = shutil.copytree(model, tmp_path / "model")
-    with qwen35_local.open(path, memory="9MB", context=256) as engine:
+    with opened(path, memory="9MB", context=256) as engine:
         answer(engine)
         for file in path.glob("*.safetensors"):
-            with file.open("r+b") as opened:
-                opened.truncate(1000)
+            with file.open("r+b") as damaged:
+                damaged.truncate(1000)
         with pytest.raises(ExpertReadError, match=r"model-0000.*safetensors (was truncated|changed)"):
             engine.complete("another " * 40, max_tokens=3)
 
 
 def test_a_cancelled_sweep_leaves_a_usable_session(model, small):
-    with qwen35_local.open(model, memory="9.7MB", context=512) as engine:
+    with opened(model, memory="9.7MB", context=512) as engine:
         wanted = answer(engine).text
         events = engine.chat("word " * 60, max_tokens=1)
+        assert isinstance(events, Generator)
         next(events)
         next(events)
         events.close()
