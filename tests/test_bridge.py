@@ -93,7 +93,7 @@ def test_the_queue_is_bounded(tokenizer: Tokenizer):
             answer.cancel()
         while worker.active or worker.waiting:
             await asyncio.sleep(0.01)
-        assert await answer_of(worker)
+        assert await answer_of(worker, ChatRequest.of("Hi", thinking=False, max_tokens=3))
 
     run(tokenizer, ["one " * 1000] * 9, test, delay=0.01, parallel=1, waiting=2)
 

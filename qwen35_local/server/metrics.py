@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..bridge import Worker
@@ -88,7 +88,7 @@ class Metrics:
         counts = {**self._counts, **{(name, ""): value for name, value in gauges.items()}}
         return "\n".join([*self._lines(counts), *self._backend(), ""])
 
-    def _lines(self, counts: dict[tuple[str, str], float]) -> Iterator[str]:
+    def _lines(self, counts: Mapping[tuple[str, str], float]) -> Iterator[str]:
         for name, (kind, meaning) in _HELP.items():
             yield f"# HELP {PREFIX}{name} {meaning}"
             yield f"# TYPE {PREFIX}{name} {kind}"

@@ -230,7 +230,7 @@ def test_a_long_prompt_is_refused_before_any_event(serve, stream):
     assert "100" in error["message"]
 
 
-BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
+BAD_FIELDS: list[tuple[dict[str, Any], str | None]] = [
     ({"messages": []}, "messages"),
     ({"messages": "Hi"}, "messages"),
     ({"messages": [{"role": "king", "content": "Hi"}]}, "messages[0].role"),
