@@ -35,7 +35,21 @@ CHECKS = [
 ]
 
 # Mutants that no test can tell from the kernel, and why. Keys are lines as in str(Mutant), without the number.
-EQUIVALENT: dict[str, str] = {}
+EQUIVALENT: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "constexpr int HELD = (E + SIMD - 1) / SIMD; // experts per lane  ->  "
+            "constexpr int HELD = (E + SIMD + 1) / SIMD; // experts per lane",
+            "constexpr int HELD = (E + SIMD - 1) / SIMD; // experts per lane  ->  "
+            "constexpr int HELD = (E + SIMD - 1) * SIMD; // experts per lane",
+            "for (int i = 0; i < HELD; i++) {  ->  for (int i = 0; i <= HELD; i++) {",
+        ),
+        "room for more experts than there are: those past E are not free, so never looked at",
+    ),
+    "const bool free = expert < E && !(taken >> i & 1);  ->  const bool free = expert <= E && !(taken >> i & 1);": (
+        "expert E is what a lane with nothing to offer says too"
+    ),
+}
 
 
 def _router(T: int, E: int, k: int) -> float:
