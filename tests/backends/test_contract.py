@@ -208,8 +208,8 @@ def test_a_cancelled_prompt_leaves_a_usable_session(local):
     steps = session.sync(ids)
     done, total = next(steps)
     steps.close()
-    assert (done, total) == (101, 204)
-    assert run(session, ids).reused == 101
+    assert 101 <= done <= total == 204
+    assert run(session, ids).reused == done
     run(fresh, ids)
     np.testing.assert_allclose(session.logits(), fresh.logits(), atol=5e-4)
     session.close()
