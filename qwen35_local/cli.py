@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "answer OpenAI's and Anthropic's clients on this machine",
     "info": "say what a model directory holds",
     "plan": "say where the memory would go, and what speed to expect",
+    "pack": "copy the experts into records of one read each, for streaming",
     "gguf": "write a checkpoint as a GGUF file, for llama.cpp",
     "download": "fetch a model that fits this machine, verified",
     "verify": "check a model: hashes, headers, tensors, one forward pass",
