@@ -231,7 +231,7 @@ async def speeds(rounds: int, tokens: int) -> tuple[float, float]:
         )
         for _ in range(rounds):
             answer = await worker.ask(request)
-            async for events in answer.batches():
+            async for events in answer.read().batches():
                 if isinstance(events[-1], Done):
                     bare.append(events[-1].stats.generation_tps)
                 await asyncio.sleep(1 / 15)

@@ -60,8 +60,8 @@ class ChatApp(App[None]):
 
     @property
     def depth(self) -> Depth:
-        """How many colours the terminal has."""
-        return depth_of(self.console.color_system)
+        """How many colours the terminal has; pictures of the app have them all."""
+        return "truecolor" if self.is_headless else depth_of(self.console.color_system)
 
     def on_mount(self) -> None:
         self.theme = self.preferences.theme

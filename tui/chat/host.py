@@ -66,7 +66,7 @@ class Reply:
     async def _read(self) -> None:
         try:
             self._answer = await self._worker.ask(self.request)
-            async for events in self._answer.batches():
+            async for events in self._answer.read().batches():
                 self.events += events
                 if isinstance(events[-1], Done):
                     self.stopped = False

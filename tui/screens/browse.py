@@ -31,7 +31,8 @@ class BrowseScreen(Dialog[Path]):
 
     def __init__(self, folder: Path, depth: Depth):
         super().__init__()
-        self._folder, self._depth = folder, depth
+        self._folder = folder
+        self._depth: Depth = depth
         self._entries: list[Path] = []
 
     def compose(self) -> ComposeResult:

@@ -123,6 +123,7 @@ class ChatScreen(Screen):
         self.query_one(Status).palette = palette
         self.transcript.repaint(palette)
         self.pictures.palette = palette
+        self.pictures.refresh()
         self.query_one(Status).refresh()
 
     def say(self, text: str) -> None:

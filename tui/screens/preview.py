@@ -23,7 +23,8 @@ class Canvas(Widget):
 
     def __init__(self, media: Media | None, depth: Depth):
         super().__init__()
-        self.media, self._depth = media, depth
+        self.media = media
+        self._depth: Depth = depth
 
     def show(self, media: Media | None) -> None:
         self.media = media
@@ -55,7 +56,8 @@ class PreviewScreen(ModalScreen[None]):
 
     def __init__(self, media: Sequence[Media], depth: Depth, at: int = 0):
         super().__init__()
-        self._media, self._depth, self._at = list(media), depth, at
+        self._media, self._at = list(media), at
+        self._depth: Depth = depth
 
     def compose(self) -> ComposeResult:
         yield Canvas(self._media[self._at], self._depth)

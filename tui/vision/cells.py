@@ -78,5 +78,5 @@ def _palette(depth: Depth) -> Image.Image:
 
 
 def depth_of(color_system: str | None) -> Depth:
-    """From the name that Rich gives to what the terminal can; None is not a terminal but a picture of one."""
-    return {None: "truecolor", "truecolor": "truecolor", "256": "256"}.get(color_system, "16")  # type: ignore[return-value]
+    """From the name that Rich gives to what the terminal can."""
+    return {"truecolor": "truecolor", "256": "256"}.get(color_system or "", "16")  # type: ignore[return-value]

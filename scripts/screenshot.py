@@ -1,0 +1,78 @@
+"""The pictures of the chat app in the README, made with the miniature: `python scripts/screenshot.py [FOLDER]`.
+
+Nothing in them is staged: the answers are the model's own.
+"""
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+import qwen35_local
+from tui.app import ChatApp
+from tui.widgets.composer import Composer
+
+FOLDER = Path(__file__).parent.parent / "tui" / "screenshots"
+SIZE = (100, 30)
+
+
+async def settled(app: ChatApp, pilot) -> None:
+    await pilot.pause()
+    while app.talk.busy or app.host.info is None:
+        await pilot.pause(0.05)
+    await pilot.pause(0.2)
+
+
+async def say(app: ChatApp, pilot, text: str) -> None:
+    app.chat.composer.post_message(Composer.Sent(text))
+    await pilot.pause(0.1)
+    await settled(app, pilot)
+
+
+def picture() -> Path:
+    """A picture to attach: a sun over the sea."""
+    image = Image.new("RGB", (640, 400), "#28508c")
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((220, 70, 420, 270), fill="#f4b63c")
+    draw.rectangle((0, 230, 640, 400), fill="#123a5e")
+    for wave in range(250, 400, 24):
+        draw.line((180 + wave // 3, wave, 460 - wave // 3, wave), fill="#f4b63c", width=5)
+    path = Path(tempfile.mkdtemp()) / "sunset.png"
+    image.save(path)
+    return path
+
+
+async def shoot(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    app = ChatApp(lambda progress: qwen35_local.open("miniature", on_progress=progress))
+    async with app.run_test(size=SIZE) as pilot:
+
+        async def keep(name: str) -> None:
+            await pilot.pause(0.3)
+            svg = app.export_screenshot(title="qwen35 chat")
+            (folder / f"{name}.svg").write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n")
+
+        await settled(app, pilot)
+        await say(app, pilot, "What is 17 + 25?")
+        await pilot.press("ctrl+e")
+        await say(app, pilot, "What is 38 - 21?")
+        app.prefer(tools=True)
+        await say(app, pilot, "Calculate 123 * 45.")
+        await pilot.press("ctrl+t")
+        await keep("chat")
+        await pilot.press("ctrl+t")
+        await pilot.press("ctrl+n")
+        await say(app, pilot, "What is the capital of France?")
+        await pilot.press("ctrl+o")
+        await keep("chats")
+        await pilot.press("escape")
+        app.chat.verbs.slash_image(str(picture()))
+        await pilot.press(*"What is this?")
+        app.prefer(theme="qwen-light")
+        await keep("pictures")
+
+
+if __name__ == "__main__":
+    asyncio.run(shoot(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER))
