@@ -10,6 +10,7 @@ A ratio above 1 means that ours is faster.
 
 import argparse
 import ctypes
+import importlib
 import json
 import platform
 import statistics
@@ -21,7 +22,6 @@ from typing import Any
 import llama_cpp  # pyright: ignore[reportMissingImports]
 import numpy as np
 from bench_engine import plain_tokenizer
-from llama_cpp import llama_cpp as C  # pyright: ignore[reportMissingImports]
 from make_checkpoint import PRESETS, write
 
 import qwen35_local
@@ -32,6 +32,7 @@ from qwen35_local.engine import ChatRequest
 from qwen35_local.events import Done
 from qwen35_local.gguf.convert import Types, convert
 
+C: Any = importlib.import_module("llama_cpp.llama_cpp")
 PROMPT, ANSWER, CONTEXT = 512, 64, 8192
 
 

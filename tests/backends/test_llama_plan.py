@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,14 +108,15 @@ def test_wishes_are_kept_or_refused():
     assert (plan.gpu_layers, plan.cpu_experts, plan.threads, plan.cache_type) == (61, 60, 3, 30)
     assert make_plan(model_397b(), machine(256, 48), Wishes(gpu_layers=0)).gpu_memory == 0
     assert make_plan(model_397b(), machine(256), Wishes(dtype="float32")).flash_attention == 0
-    for wishes, message in (
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"gpu_layers": 62}, "gpu_layers is 62 and the model has 61"),
         ({"cpu_experts": 61}, "cpu_experts is 61 and the model has 60"),
         ({"gpu_layers": -1}, "gpu_layers must be auto or a number of layers, not -1"),
         ({"threads": 0}, "threads must be at least 1"),
         ({"dtype": "int8"}, "dtype must be auto, float32"),
         ({"context": 300_000}, "context must be from 1 to the model's 262144 tokens, not 300000"),
-    ):
+    )
+    for wishes, message in refused:
         with pytest.raises(UsageError, match=message):
             make_plan(model_397b(), machine(256, 48), Wishes(**wishes))
 
