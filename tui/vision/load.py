@@ -95,10 +95,9 @@ def is_video(data: bytes) -> bool:
     return mp4 or data.startswith(b"\x1aE\xdf\xa3") or (data.startswith(b"RIFF") and data[8:12] == b"AVI ")
 
 
-class _unlimited(warnings.catch_warnings):
+@contextmanager
+def _unlimited() -> Iterator[None]:
     """Pillow warns of large pictures; ours is the limit that counts."""
-
-    def __enter__(self):
-        entered = super().__enter__()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return entered
+        yield
