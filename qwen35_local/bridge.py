@@ -297,23 +297,30 @@ class Worker:
                     future.set_exception(error)
         while self._arrivals:
             answer = self._arrivals[0]
-            if not answer.cancelled and answer.admitted.set_running_or_notify_cancel():
+            refused: Exception | None = None
+            wanted = not answer.cancelled and answer.admitted.set_running_or_notify_cancel()
+            if wanted:
                 try:
                     answer._steps = engine.stream(answer.request)
                 except Exception as error:
-                    answer.admitted.set_exception(error)
-                else:
+                    refused = error
+            with self._changed:  # so that it is counted once all the time
+                self._arrivals.popleft()
+                if answer._steps is not None:
                     self._queue.append(answer)
-                    answer.admitted.set_result(None)
-            self._arrivals.popleft()  # last, so that it is counted all the time
+            if refused is not None:
+                answer.admitted.set_exception(refused)
+            elif wanted:
+                answer.admitted.set_result(None)
 
     def _take_turns(self) -> None:
         """One step of every active answer."""
         for answer in [answer for answer in self._queue if answer.cancelled]:
             self._queue.remove(answer)
             answer._stop(None)
-        while self._queue and len(self._active) < self._parallel:
-            self._active.append(self._queue.popleft())
+        with self._changed:
+            while self._queue and len(self._active) < self._parallel:
+                self._active.append(self._queue.popleft())
         for answer in list(self._active):
             if answer.cancelled:
                 answer._stop(None)
