@@ -1,5 +1,6 @@
 """What every engine promises: the same events for the same request, whatever computes. One suite over all of them."""
 
+import json
 import math
 from collections.abc import Callable, Iterator
 
@@ -8,7 +9,7 @@ import pytest
 
 from qwen35_local.backends.local import LocalEngine
 from qwen35_local.backends.scripted import ScriptedEngine
-from qwen35_local.engine import Engine, ImagePart, Message, Reuse, Session, TextPart
+from qwen35_local.engine import Constraint, Engine, ImagePart, Message, Reuse, Session, TextPart
 from qwen35_local.errors import ContextError, MediaError, Qwen35Error, SamplingError, TemplateError, UsageError
 from qwen35_local.events import Done, Event, Held, Progress, Reasoning, Text
 
@@ -172,6 +173,20 @@ def test_the_next_turn_reads_only_what_is_new(local):
     assert fresh_tokens <= turn + answer.done.usage.completion_tokens + 8
     other = local.complete([system, {"role": "user", "content": "Another matter"}], max_tokens=4).done
     assert other.usage.cached_tokens >= len(local.tokenize(system["content"]))
+
+
+def test_a_schema_is_kept_whatever_the_model(local):
+    schema = {
+        "type": "object",
+        "properties": {"n": {"enum": [1, 2, 3]}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    for thinking in (False, True):
+        answer = local.complete(
+            "A number", constraint=Constraint("json", json.dumps(schema)), thinking=thinking, thinking_budget=4, seed=1
+        )
+        assert json.loads(answer.text)["n"] in (1, 2, 3)
 
 
 def test_pictures_are_refused_with_a_sentence(local):

@@ -1,11 +1,13 @@
 """Where a GGUF model goes, from sizes alone: no library, no file of that size."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import qwen35_local
 from qwen35_local.backends.llama_cpp.library import check_version, install_hint
 from qwen35_local.backends.llama_cpp.machine import Machine, available_memory, physical_cores
 from qwen35_local.backends.llama_cpp.plan import Plan, Wishes, default_threads, make_plan
@@ -150,3 +152,11 @@ def test_the_line_to_type_depends_on_the_machine():
     assert install_hint(gpu=False, system="Linux").startswith("pip install 'qwen35-local[llamacpp]'")
     assert install_hint(gpu=True, system="Linux").startswith('CMAKE_ARGS="-DGGML_CUDA=on" pip install')
     assert "CUDA" not in install_hint(gpu=True, system="Darwin")
+
+
+def test_without_the_library_the_line_to_type_is_said(tiny_gguf, monkeypatch):
+    monkeypatch.setitem(sys.modules, "llama_cpp.llama_cpp", None)  # as if it were not installed
+    with pytest.raises(
+        BackendUnavailable, match=r"GGUF models need llama-cpp-python: .*pip install 'qwen35-local\[llamacpp\]'"
+    ):
+        qwen35_local.open(tiny_gguf)
