@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--plan", help=plan_help)
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "miniature", help="checkpoints and log")
     parser.add_argument("--machine", default="2 CPU cores", help="where it runs, for the card")
+    parser.add_argument("--remarks", default="", help="a paragraph for the card, under the scores")
     parser.add_argument("--ship-only", action="store_true", help="no training: ship the checkpoint of --run as it is")
     parser.add_argument("--eager", action="store_true", help="do not compile the element-wise pieces")
     options = parser.parse_args()
@@ -52,7 +53,8 @@ def main() -> None:
     if not options.ship_only:
         mp.spawn(work, (options,), WORKERS)
     torch.set_num_threads(WORKERS)
-    numbers = ship(options.run, Shape(), {"seed": options.seed, "machine": options.machine})
+    card = {"seed": options.seed, "machine": options.machine, "remarks": options.remarks}
+    numbers = ship(options.run, Shape(), card)
     print(numbers["scores"], numbers["mtp_top1"])
 
 
