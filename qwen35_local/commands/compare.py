@@ -4,13 +4,17 @@ import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import open as open_engine
+from ..backends.local import LocalEngine
 from ..backends.mlx import MlxEngine
+from ..engine import ChatRequest
 from ..errors import UsageError
 from ..hub.quality import Agreement, agreement, shared_experts
 from ..model.moe import Routed
@@ -18,11 +22,27 @@ from ..model.moe import Routed
 WINDOW = 512  # tokens that are read together; each window begins from an empty state
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Tokens that are read together, from an empty state; those before `start` are not judged."""
+
+    ids: list[int]
+    start: int = 1
+
+
+Windows = Callable[[LocalEngine], list[Window]]
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", help="the model to compare with, as released or nearly")
     parser.add_argument("b", help="the model in question")
-    parser.add_argument(
-        "--text", type=Path, required=True, metavar="FILE", help="a text of the kind that you care about"
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--text", type=Path, metavar="FILE", help="a text of the kind that you care about")
+    source.add_argument(
+        "--chats",
+        type=Path,
+        metavar="FILE",
+        help='JSON lines {"messages": […]} that end with an answer, which is judged',
     )
     parser.add_argument("--tokens", type=int, default=4096, help="read at most so many (default: %(default)s)")
     parser.add_argument("--memory", metavar="SIZE", help="most to use for each model, as 24GB")
@@ -30,32 +50,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    file = args.text or args.chats
     try:
-        text = args.text.read_text()
+        content = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {args.text}: {error}", "text") from error
-    found = compare(args.a, args.b, text, args.tokens, args.memory)
+        raise UsageError(f"cannot read {file}: {error}", "text") from error
+    windows = partial(text_windows if args.text else chat_windows, content, args.tokens)
+    found = compare(args.a, args.b, windows, args.memory)
     print(json.dumps(found, indent=1) if args.json else "\n".join(lines(found)))
     return 0
 
 
-def compare(a: str, b: str, text: str, most: int, memory: str | None = None) -> dict[str, Any]:
-    """Numbers by name. One model is in memory at a time; A's logits wait on the disk's page cache, window by window."""
+def text_windows(text: str, most: int, engine: LocalEngine) -> list[Window]:
+    ids = engine.tokenize(text)[:most]
+    return [Window(ids[at : at + WINDOW]) for at in range(0, len(ids), WINDOW) if len(ids) - at > 1]
+
+
+def chat_windows(text: str, most: int, engine: LocalEngine) -> list[Window]:
+    """One conversation a window; no more of them than fit into `most` tokens."""
+    windows, total = [], 0
+    for number, line in enumerate(filter(str.strip, text.splitlines()), 1):
+        try:
+            *asked, answer = json.loads(line)["messages"]
+            request = ChatRequest.of(asked, thinking=False)
+            prompt = engine.prompt(request)
+            said = engine.tokenize(answer["content"]) + engine.tokenize("<|im_end|>", special=True)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"line {number} of the chats is not a conversation that ends with an answer") from error
+        total += len(prompt) + len(said)
+        if total > most:
+            break
+        windows.append(Window(prompt + said, len(prompt)))
+    return windows
+
+
+def compare(a: str, b: str, make_windows: Windows, memory: str | None = None) -> dict[str, Any]:
+    """Numbers by name. One model at a time has its weights in memory."""
     options: dict[str, Any] = {"dtype": "float32"} | ({"memory": memory} if memory else {})
     with _open(a, options) as engine:
-        ids = engine.tokenize(text)[:most]
-        windows = [ids[at : at + WINDOW] for at in range(0, len(ids), WINDOW)]
-        windows = [window for window in windows if len(window) > 1]
+        windows = make_windows(engine)
         if not windows:
-            raise UsageError(f"the text has {len(ids)} tokens: at least 2 are needed", "text")
+            raise UsageError("there is nothing to judge: the text is too short, or --tokens too small", "text")
         first = _Heard(engine, windows)
     with _open(b, options) as engine:
-        if engine.tokenize(text)[:most] != ids:
+        if make_windows(engine) != windows:
             raise UsageError(f"{a} and {b} have different tokenizers: their answers cannot be compared token by token")
         second = _Heard(engine, windows)
     total = Agreement()
     for x, y, window in zip(first.logits, second.logits, windows, strict=True):
-        total += agreement(x, y, window)
+        total += agreement(x, y, window.ids, window.start)
     routers = [shared_experts(x, y) for x, y in zip(first.experts, second.experts, strict=True)]
     return {"a": a, "b": b, "tokens": total.tokens} | total.summary() | {"routers": routers}
 
@@ -71,11 +114,11 @@ def _open(name: str, options: dict[str, Any]) -> Iterator[MlxEngine]:
 class _Heard:
     """A model's logits for every window (float32 [T, V] each), and its chosen experts (layer -> [tokens, K])."""
 
-    def __init__(self, engine: MlxEngine, windows: Sequence[list[int]]):
+    def __init__(self, engine: MlxEngine, windows: Sequence[Window]):
         chosen: list[list[np.ndarray]] = [[] for _ in engine.model.layers]
         for layer, heard in zip(engine.model.layers, chosen, strict=True):
             layer.mlp.route = _remembering(layer.mlp.route, heard)  # pyright: ignore[reportAttributeAccessIssue]
-        self.logits = [engine.logits(window) for window in windows]
+        self.logits = [engine.logits(window.ids) for window in windows]
         self.experts = [np.concatenate(heard) for heard in chosen]
 
 

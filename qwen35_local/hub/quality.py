@@ -38,13 +38,14 @@ class Agreement:
         }
 
 
-def agreement(a: np.ndarray, b: np.ndarray, ids: Sequence[int]) -> Agreement:
-    """Logits float32 [T, V] of both models for `ids` [T]; row t predicts ids[t + 1]."""
-    log_a, log_b = log_softmax(a[:-1]), log_softmax(b[:-1])
-    next_ids = np.asarray(ids[1:])[:, None]
+def agreement(a: np.ndarray, b: np.ndarray, ids: Sequence[int], start: int = 1) -> Agreement:
+    """Logits float32 [T, V] of both models for `ids` [T]; row t predicts ids[t + 1]. Tokens before `start` (at least 1)
+    are given, not judged."""
+    log_a, log_b = log_softmax(a[start - 1 : -1]), log_softmax(b[start - 1 : -1])
+    next_ids = np.asarray(ids[start:])[:, None]
     each = (np.exp(log_a) * (log_a - log_b)).sum(-1)
     return Agreement(
-        len(ids) - 1,
+        len(ids) - start,
         -float(np.take_along_axis(log_a, next_ids, 1).sum()),
         -float(np.take_along_axis(log_b, next_ids, 1).sum()),
         float(each.sum()),

@@ -47,6 +47,16 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert 30 < found["tokens"] < 40
     assert found["kl"] == 0
     assert found["routers"] == [1.0] * 8
+    chats = tmp_path / "chats.jsonl"
+    turns = [{"role": "user", "content": "What is 20 + 3?"}, {"role": "assistant", "content": "23"}]
+    chats.write_text(json.dumps({"messages": turns}) + "\n")
+    with pytest.raises(SystemExit):
+        main(["compare", "miniature", "miniature", "--chats", str(chats)])
+    assert "same first choice  100.00 %" in capsys.readouterr().out
+    chats.write_text("{}\n")
+    with pytest.raises(SystemExit) as exit_:
+        main(["compare", "miniature", "miniature", "--chats", str(chats)])
+    assert "line 1 of the chats is not a conversation" in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_:
         main(["compare", "miniature", "miniature", "--text", str(tmp_path / "none")])
     assert exit_.value.code == 2
