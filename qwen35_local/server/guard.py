@@ -126,7 +126,8 @@ class Guard:
         try:
             while True:
                 left = min(self._rules.body_stall, ends - asyncio.get_running_loop().time())
-                message = await asyncio.wait_for(receive(), max(left, 0))
+                async with asyncio.timeout(max(left, 0)):
+                    message = await receive()
                 if message["type"] == "http.disconnect":
                     raise bad("the client left before its request was whole")
                 piece = message.get("body", b"")

@@ -85,7 +85,9 @@ async def send_stream(scope: Scope, send: Send, batches: Batches, answer: Reply)
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             data = head + data
         last = monotonic()
-        await asyncio.wait_for(send({"type": "http.response.body", "body": data, "more_body": more}), STALL)
+        # Not wait_for: in Python 3.11 it swallows a cancel that comes just as the write is done.
+        async with asyncio.timeout(STALL):
+            await send({"type": "http.response.body", "body": data, "more_body": more})
 
     async with aclosing(batches) as coming:
         waiting: asyncio.Future[list[Event]] | None = None
