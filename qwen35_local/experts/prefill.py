@@ -70,8 +70,7 @@ def sweep(
     experts, first, counts = np.unique(ids.ravel()[order], return_index=True, return_counts=True)
     bounds = np.append(first, N * K)
     bank.drain()
-    for slots in (bank.slots, *scratch):
-        slots.retire()
+    _retire(bank, scratch)
     bank.warm(logits)
     cached = bank.slot_of >= 0
     bank.counters.hits += int(cached[experts].sum())
@@ -84,6 +83,7 @@ def sweep(
     try:
         for at, group in enumerate(groups):
             mx.eval(acc)  # the group before is done: its scratch may be written, its victims may go
+            _retire(bank, scratch)
             if at:
                 moves.settle(bank, groups[at - 1], scratch[(at - 1) % 2])
             if at + 1 < len(groups):
@@ -97,6 +97,7 @@ def sweep(
             mx.async_eval(acc)
             moves.used(experts[group.low : group.high])
         mx.eval(acc)
+        _retire(bank, scratch)
         moves.settle(bank, groups[-1], scratch[(len(groups) - 1) % 2])
     except BaseException:
         for batch in flying:  # they write into memory that the next sweep will use
@@ -104,6 +105,11 @@ def sweep(
         mx.eval(acc)  # and this reads from it
         raise
     return acc
+
+
+def _retire(bank: LayerBank, scratch: tuple[Slots, Slots]) -> None:
+    for slots in (bank.slots, *scratch):
+        slots.retire()
 
 
 def _read(bank: LayerBank, group: Group, scratch: Slots) -> Batch:

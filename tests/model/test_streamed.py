@@ -136,6 +136,7 @@ def test_the_hottest_stay_after_a_sweep(checkpoint):
         for bank in stream.banks:
             coldest_kept = bank.heat[bank.slot_of >= 0].min()
             assert (bank.slot_of >= 0).sum() == 6
+            assert not bank.slots.readers, "what a sweep computed is not kept"
             assert (bank.heat[bank.slot_of < 0] <= coldest_kept + 1e-9).all()
 
 
