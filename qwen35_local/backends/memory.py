@@ -22,11 +22,15 @@ CONTEXT = 32768  # tokens of a streamed model if none are asked for: keys and va
 
 @dataclass(frozen=True, slots=True)
 class Streaming:
-    """How experts are read: past the page cache or through it, with how many threads, how many ahead of their use."""
+    """How experts are read: past the page cache or through it, with how many threads, how many ahead of their use.
+
+    `hot_set` is a file that remembers the experts in memory from one engine to the next; None begins empty.
+    """
 
     direct: bool = False
     workers: int = WORKERS
     lookahead: int = 2
+    hot_set: Path | None = None
 
 
 def expert_layouts(path: Path, weights: Weights, c: TextConfig) -> list[LayerLayout]:

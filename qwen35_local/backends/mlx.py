@@ -15,6 +15,7 @@ from ..checkpoint.files import Checkpoint
 from ..engine import EngineInfo, Reuse
 from ..errors import ContextError, UsageError
 from ..events import Progress
+from ..experts import hotset
 from ..experts.telemetry import Totals
 from ..model.config import ModelConfig
 from ..model.qwen35 import BLOCK, Qwen35, block_edges
@@ -179,15 +180,17 @@ class MlxEngine(LocalEngine):
 
         weights = Weights(checkpoint, config, activations, report)
         limit = config.text.max_position_embeddings
+        self._streaming = streaming or Streaming()
         layouts = expert_layouts(path, weights, config.text)
         self.plan = plan_memory(layouts, weights, config.text, memory, context and _context(context, limit))
         if self.plan.resident and memory is None:
             self.experts = None
             self.model = Qwen35(weights, config.text)
         else:
-            self.experts = open_stream(layouts, config.text, self.plan, streaming or Streaming())
+            self.experts = open_stream(layouts, config.text, self.plan, self._streaming)
             self.model = Qwen35(weights, config.text, self.experts.experts)
-            self.experts.fill(lambda nbytes: report(weights.nbytes + nbytes))
+            hot = hotset.load(self._streaming.hot_set) if self._streaming.hot_set else None
+            self.experts.fill(lambda nbytes: report(weights.nbytes + nbytes), hot)
         self.config = config
         self.info = EngineInfo(
             model=path.name,
@@ -225,6 +228,8 @@ class MlxEngine(LocalEngine):
         if not self._closed:
             super().close()
             if self.experts is not None:
+                if self._streaming.hot_set is not None:
+                    hotset.save(self._streaming.hot_set, self.experts.banks)
                 self.experts.close()
             del self.model, self.experts, self._sessions
             gc.collect()

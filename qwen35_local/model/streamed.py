@@ -1,6 +1,6 @@
 """Routed experts that are mostly on disk: the same arithmetic over slots, and one wait per layer to learn which."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import mlx.core as mx
@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import ConfigError
 from ..experts.bank import LayerBank
 from ..experts.budget import Geometry, trunk_nbytes
+from ..experts.hotset import begin
 from ..experts.layout import LayerLayout, Part
 from ..experts.lookahead import Lookahead
 from ..experts.policy import MEMORY
@@ -55,15 +56,17 @@ class ExpertStream:
         scratch = sum(slots.nbytes for pair in self._scratch.values() for slots in pair)
         return scratch + sum(bank.slots.nbytes for bank in self.banks)
 
-    def fill(self, on_progress: Callable[[int], None] | None = None) -> None:
-        """Load the layers that fit completely; the others begin empty."""
-        done = 0
+    def fill(
+        self, on_progress: Callable[[int], None] | None = None, hot: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
+        """Load the layers that fit completely; the others begin with the experts in `hot`, by layer name, or empty."""
         for bank in self.banks:
             if bank.complete:
                 bank.fill(range(bank.layout.experts))
-                done += bank.layout.nbytes
-                if on_progress is not None:
-                    on_progress(done)
+            elif hot:
+                begin(bank, hot.get(bank.layout.name, ()))
+            if on_progress is not None:
+                on_progress(self.source.counters.bytes)
 
     def totals(self) -> Totals:
         """What has happened since the start, in numbers."""

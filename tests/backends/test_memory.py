@@ -12,6 +12,7 @@ from faults import FaultyReader
 from pack_checkpoint import pack
 
 import qwen35_local
+from qwen35_local.backends.memory import Streaming
 from qwen35_local.backends.mlx import MlxEngine
 from qwen35_local.errors import ExpertReadError, MemoryPlanError, UsageError
 from qwen35_local.experts import budget
@@ -74,6 +75,25 @@ def test_logits_are_equal_to_the_bit(model, small):
         wanted = engine.logits(ids)
     with opened(model, memory="9MB", context=256) as engine:
         assert np.array_equal(engine.logits(ids), wanted)
+
+
+def test_a_hot_set_is_remembered_and_only_advice(model, small, tmp_path):
+    hot = tmp_path / "data" / "hot.json"
+    with opened(model) as engine:
+        wanted = answer(engine).text
+    begun = []
+    for content in (None, None, "{", '{"version": 1, "layers": {"layers.0.mlp": [99, 3, 3, -1]}}', '{"version": 1}'):
+        if content is not None:
+            hot.write_text(content)
+        engine = MlxEngine(model, 256, memory="9MB", streaming=Streaming(hot_set=hot))
+        assert engine.experts is not None
+        held = sum(int((bank.slot_of >= 0).sum()) for bank in engine.experts.banks)
+        assert answer(engine).text == wanted
+        engine.close()
+        begun.append(held)
+    assert begun[0] == begun[2] == begun[4] == 0
+    assert begun[1] > 8
+    assert begun[3] == 1, "99 and -1 are no experts of this model"
 
 
 def test_refusals(model):
