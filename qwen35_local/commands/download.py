@@ -124,6 +124,7 @@ def _show(
 
 def facts_of(plan: DownloadPlan, machine: Machine, build: Build | None, rate: float | None) -> dict[str, Any]:
     """The plan as plain values, bytes and seconds."""
+    takes = plan.missing if build is None or build.how != "convert" else max(build.stored - plan.here, 0)
     facts: dict[str, Any] = {
         "model": f"{plan.listing.repo} at {plan.listing.commit[:12]}",
         "licence": plan.listing.licence,
@@ -131,7 +132,7 @@ def facts_of(plan: DownloadPlan, machine: Machine, build: Build | None, rate: fl
         "files": len(plan.files),
         "bytes": plan.nbytes,
         "here": plan.here,
-        "disk": {"free": plan.free, "after": plan.free - plan.missing},
+        "disk": {"free": plan.free, "after": plan.free - takes},
         "machine": str(machine),
         "runs with": build.runs_with if build else ("llama.cpp" if plan.files[-1].path.endswith(".gguf") else "MLX"),
     }

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import DownloadError, StorageError
 from .http import Again, Client, StartOver
 from .journal import discard, publish
-from .manifest import Entry, Manifest, replace_text
+from .manifest import Entry, Manifest
 from .place import MARGIN, Workplace, free_space, occupied, partial_of
 from .progress import Meter, size
 from .remote import Listing, RemoteFile, auth_headers
@@ -224,9 +224,7 @@ def download(plan: DownloadPlan, meter: Meter, patience: Patience | None = None)
     """Carry out a plan; returns the directory. Safe to kill at any instant, and to run again after."""
     with Workplace(plan.target) as place:
         plan.check_disk()
-        with on_disk(place.path / STATE):
-            state = {"repo": plan.listing.repo, "commit": plan.listing.commit, "endpoint": plan.listing.endpoint}
-            replace_text(place.path / STATE, json.dumps(state))
+        place.claim(STATE, source_of(plan.listing))
         Fetcher(plan.listing, place.path, meter, patience).fetch_all(plan.files)
         place.publish(manifest_of(plan), (STATE,))
     return plan.target

@@ -1,14 +1,16 @@
 """Where a model is put together: DIR.partial, locked, until it is whole; then it becomes DIR in one step."""
 
 import fcntl
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import StorageError
 from .journal import sync_directory
-from .manifest import Manifest
+from .manifest import Manifest, replace_text
 
 LOCK = ".lock"
 MARGIN = 1 << 30  # bytes left free; a full system disk harms more than this program
@@ -42,17 +44,33 @@ class Workplace:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
 
+    def claim(self, name: str, state: Mapping[str, str]) -> None:
+        """Work of an earlier try counts only if it was of the same `state`, kept in the file `name`; else it goes."""
+        path = self.path / name
+        try:
+            if json.loads(path.read_bytes()) == dict(state):
+                return
+        except (OSError, ValueError):
+            pass
+        try:
+            for old in self.path.iterdir():
+                if old.name != LOCK:
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+            replace_text(path, json.dumps(dict(state)))
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be written ({error.strerror}): choose another place") from error
+
     def publish(self, manifest: Manifest, leftovers: tuple[str, ...]) -> None:
         """Make `target` of what is here. The manifest goes in last, files of the work itself go out."""
         try:
-            for name in leftovers:
-                extra = self.path / name
-                shutil.rmtree(extra) if extra.is_dir() else extra.unlink(missing_ok=True)
             manifest.write(self.path)
             (self.path / LOCK).unlink(missing_ok=True)
             sync_directory(self.path)
             self.path.replace(self.target)
             sync_directory(self.target.parent)
+            for name in leftovers:  # last: a step that fails must find them again
+                extra = self.target / name
+                shutil.rmtree(extra) if extra.is_dir() else extra.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(
                 f"{self.path} is whole but cannot become {self.target.name}: {error.strerror}; run the same line again"

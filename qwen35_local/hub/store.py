@@ -13,6 +13,7 @@ from ..checkpoint.files import INDEX, Checkpoint
 from ..errors import CheckpointError, StorageError
 from .conversion import Conversion, Shard, converted_config, plan_conversion
 from .convert import JOURNAL, convert_shard
+from .download import STATE as REPOSITORY
 from .download import Fetcher, select, source_of
 from .manifest import Entry, Manifest, replace_text
 from .place import MARGIN, Workplace, free_space, occupied, partial_of
@@ -71,6 +72,7 @@ def convert_repository(
     """Fetch and convert shard by shard; the disk never holds more than the result and two source shards."""
     weights, small = split(listing)
     with Workplace(target) as place:
+        place.claim(REPOSITORY, source_of(listing))
         fetcher = Fetcher(listing, place.path / SOURCE, meter, patience)
         fetcher.fetch_all(small)
         skeleton = fetch_skeleton(listing, weights, place.path / SOURCE, place.path / SKELETON)
@@ -178,7 +180,7 @@ def _finish(
             replace_text(place.path / name, json.dumps(value, indent=1) + "\n")
             entries[name] = _entry(place.path / name)
     made = {"recipe": conversion.recipe.name, "default": str(conversion.recipe.default)}
-    place.publish(Manifest(entries, source, made), (STATE, SOURCE, SKELETON, JOURNAL))
+    place.publish(Manifest(entries, source, made), (STATE, REPOSITORY, SOURCE, SKELETON, JOURNAL))
     return place.target
 
 
