@@ -239,7 +239,7 @@ def test_leaving_cancels(serve, when, stream):
 
 
 def test_leaving_the_queue(serve):
-    door = serve(["</think>" + "one " * 300, "</think>two"], delay=0.01, parallel=1)
+    door = serve(["</think>" + "one " * 120, "</think>two"], delay=0.01, parallel=1)
     first = threading.Thread(target=door.chat)
     first.start()
     wait_for(lambda: door.worker.active == 1)
@@ -251,7 +251,7 @@ def test_leaving_the_queue(serve):
 
 
 def test_a_full_queue_is_503(serve):
-    door = serve(["</think>" + "one " * 100] * 9, delay=0.01, parallel=1, waiting=1)
+    door = serve(["</think>" + "one " * 50] * 9, delay=0.01, parallel=1, waiting=1)
     threads = [threading.Thread(target=door.chat) for _ in range(2)]
     for thread in threads:
         thread.start()
