@@ -229,7 +229,7 @@ def write(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Write a random checkpoint in the released layout.")
     parser.add_argument("path", type=Path)
     parser.add_argument("--preset", choices=PRESETS, default="tiny")
     parser.add_argument("--dtype", choices=("F32", "BF16"), default="BF16")

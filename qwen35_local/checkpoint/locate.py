@@ -9,8 +9,8 @@ MINIATURE = Path(__file__).parent.parent / "miniature"
 
 
 def find_model(name: str | Path) -> Path:
-    """The directory of a model: `miniature`, a directory, the name of one that `qwen35 download` made, a Hub cache entry,
-    or a repository in the Hub cache."""
+    """The directory of a model: `miniature`, a directory, the name of one that `qwen35 download` made, a Hub cache
+    entry, or a repository in the Hub cache."""
     if name == "miniature":
         return MINIATURE
     path = Path(name).expanduser()

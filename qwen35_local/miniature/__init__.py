@@ -1,4 +1,4 @@
-"""The miniature: a small model of the same architecture, trained for demonstrations and tests (card.md). Not the 397B."""
+"""The miniature: a small model of the same architecture, trained for demonstrations and tests. Not the 397B."""
 
 from pathlib import Path
 
