@@ -27,6 +27,7 @@ class Preferences:
     theme: str = "qwen-dark"
     preset: str = "card"
     thinking: bool = True
+    thinking_budget: int | None = None  # tokens; None is as many as the model wants
     tools: bool = False
     system: str = ""
     max_tokens: int | None = None
@@ -39,6 +40,8 @@ class Preferences:
             raise UsageError(f"preset must be one of {', '.join(PRESETS)}, not {self.preset!r}", "preset")
         if self.theme not in THEMES:
             raise UsageError(f"theme must be one of {', '.join(THEMES)}, not {self.theme!r}", "theme")
+        if self.thinking_budget is not None and self.thinking_budget < 0:
+            raise UsageError(f"thinking_budget must be at least 0, not {self.thinking_budget}", "thinking_budget")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError(f"max_tokens must be at least 1, not {self.max_tokens}", "max_tokens")
         Sampling(**self.sampling)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ COMMANDS = (
     Command("image", "PATH", "attach a picture or a video"),
     Command("browse", "[folder]", "choose a picture from the disk"),
     Command("clipboard", "", "attach the picture on the clipboard"),
-    Command("think", "on|off", "let the model think before it answers"),
+    Command("think", "on|off|N", "think before answering, for N tokens at most"),
     Command("tools", "on|off", "offer the built-in tools to the model"),
     Command("preset", "name", "how tokens are chosen: card, thinking, non-thinking, precise"),
     Command("system", "[text]", "set or edit the system prompt"),

@@ -215,6 +215,7 @@ async def test_unknown_command_is_said(drive):
     ("command", "name", "value"),
     [
         ("/think on", "thinking", True),
+        ("/think 64", "thinking_budget", 64),
         ("/tools on", "tools", True),
         ("/preset precise", "preset", "precise"),
         ("/theme qwen-light", "theme", "qwen-light"),

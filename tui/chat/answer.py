@@ -98,7 +98,7 @@ class Answer:
                 "prompt_speed": figures.prompt_tps,
                 "first": figures.time_to_first_token,
                 "memory": figures.peak_memory,
-                "extra": {k: v for k, v in figures.extra.items() if isinstance(v, int | float | str)},
+                "extra": {k: v for k, v in figures.extra.items() if isinstance(v, int | float | str | dict)},
             }
             if status == "done" and done.finish_reason == "length":
                 status = "length"

@@ -165,6 +165,7 @@ class Talk:
             tuple(messages),
             tools=TOOLS if chosen.tools else (),
             thinking=chosen.thinking,
+            thinking_budget=chosen.thinking_budget if chosen.thinking else None,
             sampling=chosen.chosen_sampling,
             max_tokens=chosen.max_tokens,
             stop=chosen.stop,

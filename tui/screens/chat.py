@@ -58,6 +58,8 @@ class ChatScreen(Screen):
         self._tick = 0
         self._rate = 0.0
         self._context_used = 0
+        self._hit_rate: float | None = None
+        self._disk: tuple[float, ...] = ()
         self.editing = 0  # the question that the next send stands beside
 
     def compose(self) -> ComposeResult:
@@ -102,6 +104,9 @@ class ChatScreen(Screen):
         last = answered[-1].stats if answered else {}
         self._context_used = last.get("prompt", 0) + last.get("tokens", 0)
         self._rate = last.get("speed", 0.0)
+        experts = [turn.stats["extra"]["experts"] for turn in answered if turn.stats.get("extra", {}).get("experts")]
+        self._hit_rate = experts[-1].get("hit_rate") if experts else None
+        self._disk = tuple(float(found.get("read_gbps", 0.0)) for found in experts)
 
     def opened(self, turn: int = 0) -> None:
         """Another chat is shown; `turn` is the one that was looked for."""
@@ -152,6 +157,7 @@ class ChatScreen(Screen):
         info = state.info if isinstance(state, Ready) else None
         model = f"{info.model} · {info.backend} {info.device}".strip() if info else ""
         common = {"model": model, "memory": info.memory if info else 0, "context": info.context if info else 0}
+        common |= {"hit_rate": self._hit_rate, "disk": self._disk}
         if isinstance(state, Failed):
             return Facts("failed")
         if isinstance(state, Loading):

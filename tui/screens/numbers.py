@@ -45,11 +45,19 @@ def rows(info: EngineInfo | None, stats: Mapping[str, Any]) -> list[tuple[str, s
             value = stats[key]
             shown = size(value) if key == "memory" else f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
             found.append((name, shown + UNITS.get(key, "")))
-    for key, value in stats.get("extra", {}).items():
-        if value == "":
-            continue
-        shown = size(value) if key.endswith("bytes") and isinstance(value, int | float) else str(value)
-        found.append((printable(key.replace("_", " ")), printable(shown)))
+    return found + _flat(stats.get("extra", {}), "")
+
+
+def _flat(values: Mapping[str, Any], before: str) -> list[tuple[str, str]]:
+    """What the backend alone knows; groups of numbers under the name of the group."""
+    found: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{before}{key.replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{name}: ")
+        elif value != "":
+            sized = "bytes" in key and isinstance(value, int | float)
+            found.append((printable(name), size(value) if sized else printable(str(value))))
     return found
 
 
@@ -61,7 +69,7 @@ class NumbersScreen(Dialog[None]):
     def compose(self) -> ComposeResult:
         text = Text()
         for name, value in self._rows:
-            text.append(f"{name:>20}  ", self._palette.dim)
+            text.append(f"{name:>26}  ", self._palette.dim)
             text.append(value + "\n", self._palette.base)
         with Vertical(id="frame") as frame:
             frame.border_title = "Numbers"

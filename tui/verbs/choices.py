@@ -13,6 +13,13 @@ from .group import Group
 
 class ChoiceVerbs(Group):
     def slash_think(self, argument: str) -> None:
+        """On, off, or the most tokens of it."""
+        if argument.isdecimal():
+            self._prefer(thinking=True, thinking_budget=int(argument))
+            self._screen.say(f"thinking ends after {int(argument):,} tokens (/think on lifts that)")
+            return
+        if argument == "on":
+            self._prefer(thinking_budget=None)
         self._switch("thinking", argument)
 
     def slash_tools(self, argument: str) -> None:

@@ -1,6 +1,7 @@
 """The line at the bottom: what happens now, how full the context is, how much memory is used, what computes."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.style import Style
@@ -11,6 +12,7 @@ from ..palette import PLAIN, Palette
 from ..render.pieces import duration
 
 CELLS = 8  # of a gauge
+BARS = "▁▂▃▄▅▆▇█"
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -28,7 +30,7 @@ class Facts:
     memory: int = 0
     model: str = ""
     hit_rate: float | None = None  # of the expert cache
-    disk: float | None = None  # bytes a second read for experts
+    disk: tuple[float, ...] = ()  # GB a second read for experts, by answer, the newest last
     tick: int = 0
 
 
@@ -43,8 +45,8 @@ def line(facts: Facts, width: int, palette: Palette, machine: int) -> Text:
         parts.append(Text(f"memory {size(facts.memory)}", palette.warning if share > 0.9 else palette.dim))
     if facts.hit_rate is not None:
         parts.append(Text(f"experts {facts.hit_rate:.0%}", palette.dim))
-    if facts.disk is not None:
-        parts.append(Text(f"disk {facts.disk / 1e9:.1f} GB/s", palette.dim))
+    if facts.disk:
+        parts.append(Text(f"disk {sparkline(facts.disk)} {facts.disk[-1]:.1f} GB/s", palette.dim))
     if facts.model:
         parts.append(Text(facts.model, palette.dim))
     room = width - left.cell_len - 2
@@ -82,6 +84,13 @@ def _gauge(name: str, share: float, palette: Palette) -> Text:
     full = round(share * CELLS)
     style: Style = palette.error if share > 0.95 else palette.warning if share > 0.8 else palette.dim
     return Text(f"{name} {'▰' * full}{'▱' * (CELLS - full)} {share:.0%}", style)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """The last values as bars, against the largest of them."""
+    shown = values[-CELLS:]
+    most = max(shown) or 1.0
+    return "".join(BARS[min(int(value / most * len(BARS)), len(BARS) - 1)] for value in shown)
 
 
 def size(nbytes: float) -> str:

@@ -1,0 +1,38 @@
+"""The status line and the numbers: what is shown at which width."""
+
+from tui.palette import PLAIN
+from tui.screens.numbers import rows
+from tui.widgets.status import Facts, line, size, sparkline
+
+
+def shown(facts: Facts, width: int = 120) -> str:
+    return line(facts, width, PLAIN, 16 << 30).plain
+
+
+def test_phases():
+    assert "loading the model 25% of 4.0 GiB" in shown(Facts("loading", 1 << 30, 4 << 30))
+    assert "reading 50% of 2,000 tokens, 3.0 s left" in shown(Facts("prefill", 1000, 2000, seconds=3.0))
+    assert "thinking 12.5 tok/s  2.0 s" in shown(Facts("thinking", rate=12.5, seconds=2.0))
+    assert "no model" in shown(Facts("failed"))
+
+
+def test_gauges():
+    facts = Facts("ready", context_used=512, context=1024, memory=8 << 30, model="m", hit_rate=0.93, disk=(1.0, 4.0))
+    text = shown(facts)
+    assert "context ▰▰▰▰▱▱▱▱ 50%" in text
+    assert "memory 8.0 GiB" in text
+    assert "experts 93%" in text
+    assert "disk ▃█ 4.0 GB/s" in text
+    assert all(len(shown(facts, width)) <= width for width in (20, 40, 60, 80, 120))
+
+
+def test_sizes_and_bars():
+    assert [size(n) for n in (5, 2048, 212 << 30, 3 << 40)] == ["5 B", "2.0 KiB", "212 GiB", "3.0 TiB"]
+    assert sparkline([0.0, 0.0]) == "▁▁"
+
+
+def test_numbers_of_a_backend_are_flattened():
+    found = dict(rows(None, {"tokens": 3, "extra": {"seed": 1, "experts": {"hit_rate": 0.5, "bytes_read": 2048}}}))
+    assert found["answer tokens"] == "3"
+    assert found["experts: hit rate"] == "0.5"
+    assert found["experts: bytes read"] == "2.0 KiB"
