@@ -60,8 +60,8 @@ _GGUF_397B = {
 RELEASE = "Qwen/Qwen3.5-397B-A17B"
 BUILDS: tuple[Build, ...] = (
     Build("397b", "4bit", "mlx", "mlx-community/Qwen3.5-397B-A17B-4bit", round(223.9 * GB), round(223.9 * GB)),
-    Build("397b", "mxfp4", "convert", RELEASE, round(211.6 * GB), 807 * GB, quant="mxfp4"),
-    Build("397b", "mixed", "convert", RELEASE, round(217.5 * GB), 807 * GB, quant="mixed"),
+    Build("397b", "mxfp4", "convert", RELEASE, round(215.1 * GB), 807 * GB, quant="mxfp4"),
+    Build("397b", "mixed", "convert", RELEASE, round(220.6 * GB), 807 * GB, quant="mixed"),
     *_gguf("397b", "unsloth/Qwen3.5-397B-A17B-GGUF", _GGUF_397B),
     Build("122b", "4bit", "mlx", "mlx-community/Qwen3.5-122B-A10B-4bit", round(69.6 * GB), round(69.6 * GB)),
     *_gguf("122b", "unsloth/Qwen3.5-122B-A10B-GGUF", {"Q4_K_M": 76.0, "Q4_K_S": 71.7}),

@@ -77,12 +77,15 @@ def convert_repository(
         fetcher.fetch_all(small)
         skeleton = fetch_skeleton(listing, weights, place.path / SOURCE, place.path / SKELETON)
         conversion = plan_conversion(skeleton.tensors, recipe, parts.vision, parts.mtp)
-        check_room(conversion, target, AT_ONCE * max(f.size for f in weights))
+        largest = max(f.size for f in weights)
+        roomy = room_needed(conversion, target, AT_ONCE * largest) + MARGIN <= free_space(target)
+        at_once = AT_ONCE if roomy else 1  # a tight disk costs time: nothing arrives while a shard is converted
+        check_room(conversion, target, at_once * largest)
         _begin(place, conversion, [listing.repo, listing.commit])
         remote = {f.path: f for f in weights}
         unused = sum(f.size for f in weights) - sum(remote[s.source].size for s in conversion.shards)
         meter.had(unused)
-        entries = _stream(place.path, conversion.shards, remote, fetcher, meter)
+        entries = _stream(place.path, conversion.shards, remote, fetcher, meter, at_once)
         return _finish(place, conversion, skeleton.config, place.path / SOURCE, entries, source_of(listing))
 
 
@@ -96,11 +99,16 @@ def split(listing: Listing) -> tuple[tuple[RemoteFile, ...], tuple[RemoteFile, .
 
 
 def _stream(
-    directory: Path, shards: Iterable[Shard], remote: dict[str, RemoteFile], fetcher: Fetcher, meter: Meter
+    directory: Path,
+    shards: Iterable[Shard],
+    remote: dict[str, RemoteFile],
+    fetcher: Fetcher,
+    meter: Meter,
+    at_once: int,
 ) -> dict[str, Entry]:
-    """Convert what a second thread fetches; it waits while `AT_ONCE` source shards lie there."""
+    """Convert what a second thread fetches; it waits while `at_once` source shards lie there."""
     todo = [shard for shard in shards if not (directory / shard.name).exists()]
-    room = threading.Semaphore(AT_ONCE)
+    room = threading.Semaphore(at_once)
     arrived = {shard.source: threading.Event() for shard in todo}
     failed: list[BaseException] = []
 

@@ -191,6 +191,24 @@ def test_streamed_from_a_hub(release, converted, tmp_path):
     assert {p.name for p in target.iterdir()} == {*hashes(target), "qwen35.json"}
 
 
+def test_a_tight_disk_holds_one_source_shard_at_a_time(release, converted, tmp_path, monkeypatch):
+    largest = max(file.stat().st_size for file in release.glob("*.safetensors"))
+    monkeypatch.setattr(store, "free_space", lambda path: 2_900_000 + store.MARGIN + 2 * largest - 100_000)
+    held = []
+    real = store.convert_shard
+
+    def look(shard, source, *rest):
+        held.append(len(list(source.parent.glob("*.safetensors"))))
+        return real(shard, source, *rest)
+
+    monkeypatch.setattr(store, "convert_shard", look)
+    with FakeHub({file.name: file.read_bytes() for file in release.iterdir()}) as hub:
+        listing = list_repository("me/model", endpoint=hub.endpoint)
+        target = convert_repository(listing, tmp_path / "out", recipe("mxfp4"), Parts(), meter(), QUICK)
+    assert set(held) == {1}
+    assert hashes(target) == hashes(converted["mxfp4"])
+
+
 # ---- killed -------------------------------------------------------------------------------------------------------
 def convert_kills(release: Path, converted: Path, tmp_path: Path, kills: int) -> None:
     """In a loop of one process after another, killed at random moments of their work."""
