@@ -105,6 +105,8 @@ async def shoot(name: str, size: tuple[int, int], theme: str) -> str:
         app.chat.redraw()
         await pilot.pause()
         await SCREENS[name](app, pilot)
+        _ = app.chat.transcript.lines  # measures all, as the app does by and by: guesses would move the scroll bar
+        app.chat.transcript._changed()
         await pilot.pause()
         await pilot.pause()
         return described([list(strip) for strip in app.screen._compositor.render_strips()])
