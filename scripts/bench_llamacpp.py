@@ -56,6 +56,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.tokens, self.gaps = 0, list[float]()
+        self.stamps: list[tuple[int, float, float]] = []  # tokens so far, wall and CPU seconds, after each call
         self._left = 0.0
         decode = C.llama_decode
 
@@ -64,6 +65,7 @@ class Meter:
             status = decode(context, batch)
             self._left = time.thread_time()
             self.tokens += batch.n_tokens
+            self.stamps.append((self.tokens, time.perf_counter(), time.process_time()))
             return status
 
         C.llama_decode = metered
@@ -76,17 +78,11 @@ class Ours:
         self.engine = engine
         self.bias = dict.fromkeys(engine.tokenizer.eos_ids, -100.0)
 
-    def answer(self, prompt: list[int], count: int) -> tuple[float, float]:
-        """(seconds to the first token, seconds for the rest)"""
+    def answer(self, prompt: list[int], count: int) -> None:
+        self.engine._sessions[0]._reset()  # pyright: ignore[reportAttributeAccessIssue]  a cold start, as the others make
         request = ChatRequest.of([], raw=tuple(prompt), temperature=0, max_tokens=count, logit_bias=self.bias)
-        session = self.engine.open_session()
-        self.engine._sessions[:], previous = [session], self.engine._sessions[0]
-        previous.close()
-        for event in self.engine.stream(request):
-            if isinstance(event, Done):
-                assert event.usage.completion_tokens == count, event
-                return event.stats.time_to_first_token, event.stats.total_time - event.stats.time_to_first_token
-        raise AssertionError
+        done = [event for event in self.engine.stream(request) if isinstance(event, Done)]
+        assert done[0].usage.completion_tokens == count, done
 
 
 class HighLevel:
@@ -98,15 +94,11 @@ class HighLevel:
         )
         self.bias = dict.fromkeys(eos, -100.0)
 
-    def answer(self, prompt: list[int], count: int) -> tuple[float, float]:
+    def answer(self, prompt: list[int], count: int) -> None:
         self.llama.reset()
-        started = first = time.perf_counter()
-        pieces = self.llama.create_completion(
-            prompt, max_tokens=count, stream=True, temperature=0, logit_bias=self.bias, repeat_penalty=1.0
-        )
-        for place, _ in enumerate(pieces):
-            first = first if place else time.perf_counter()
-        return first - started, time.perf_counter() - first
+        options = {"max_tokens": count, "temperature": 0, "logit_bias": self.bias, "repeat_penalty": 1.0}
+        for _ in self.llama.create_completion(prompt, stream=True, **options):
+            pass
 
 
 class Bare:
@@ -120,37 +112,50 @@ class Bare:
         self.sampler = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
         C.llama_sampler_chain_add(self.sampler, C.llama_sampler_init_greedy())
 
-    def answer(self, prompt: list[int], count: int) -> tuple[float, float]:
+    def answer(self, prompt: list[int], count: int) -> None:
         C.llama_memory_seq_rm(C.llama_get_memory(self.context), 0, -1, -1)
-        started = time.perf_counter()
         for at in range(0, len(prompt), 512):
             part = prompt[at : at + 512]
             tokens = (ctypes.c_int32 * len(part))(*part)
             C.llama_decode(self.context, C.llama_batch_get_one(tokens, len(part)))
         one = (ctypes.c_int32 * 1)(C.llama_sampler_sample(self.sampler, self.context, -1))
-        first = time.perf_counter()
         for _ in range(count - 1):
             C.llama_decode(self.context, C.llama_batch_get_one(one, 1))
             one[0] = C.llama_sampler_sample(self.sampler, self.context, -1)
-        return first - started, time.perf_counter() - first
 
 
-def speeds(engines: dict[str, Any], prompt: list[int], repeats: int) -> dict[str, Any]:
-    """Median tokens per second of each, and ratios of ours to the others, by repeat."""
-    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
+def timed(engine: Any, meter: Meter, prompt: list[int]) -> dict[str, tuple[float, float]]:
+    """(wall, CPU) tokens per second of prefill and decode, both up to the end of their last `llama_decode`."""
+    meter.stamps.clear()
+    start = (meter.tokens, time.perf_counter(), time.process_time())
+    engine.answer(prompt, ANSWER)
+    read = next(stamp for stamp in meter.stamps if stamp[0] - start[0] >= len(prompt))
+    end = meter.stamps[-1]
+
+    def rates(a: tuple[int, float, float], b: tuple[int, float, float]) -> tuple[float, float]:
+        return (b[0] - a[0]) / (b[1] - a[1]), (b[0] - a[0]) / (b[2] - a[2])
+
+    return {"prefill": rates(start, read), "decode": rates(read, end)}
+
+
+def speeds(engines: dict[str, Any], meter: Meter, prompt: list[int], repeats: int) -> dict[str, Any]:
+    """Median tokens per second of each, and the median by repeat of ours to the others, in wall and in CPU time."""
+    runs: dict[str, list[dict[str, tuple[float, float]]]] = {name: [] for name in engines}
     for engine in engines.values():
         engine.answer(prompt[:64], 8)
     names = list(engines)
     for repeat in range(repeats):
         for name in names[repeat % len(names) :] + names[: repeat % len(names)]:  # nobody is always first
-            before, after = engines[name].answer(prompt, ANSWER)
-            runs[name].append((PROMPT / before, (ANSWER - 1) / after))
+            runs[name].append(timed(engines[name], meter, prompt))
     found: dict[str, Any] = {"tokens_per_second": {}, "ratios": {}}
-    for index, phase in enumerate(("prefill", "decode")):
-        found["tokens_per_second"][phase] = {n: statistics.median(r[index] for r in runs[n]) for n in names}
+    for phase in ("prefill", "decode"):
+        rates = {name: round(statistics.median(run[phase][0] for run in runs[name]), 1) for name in names}
+        found["tokens_per_second"][phase] = rates
         for other in names[1:]:
-            ratios = [ours[index] / theirs[index] for ours, theirs in zip(runs["ours"], runs[other], strict=True)]
-            found["ratios"][f"{phase} ours / {other}"] = round(statistics.median(ratios), 3)
+            pairs = list(zip(runs["ours"], runs[other], strict=True))
+            for index, clock in enumerate(("", " (CPU time)")):
+                ratio = statistics.median(mine[phase][index] / theirs[phase][index] for mine, theirs in pairs)
+                found["ratios"][f"{phase} ours / {other}{clock}"] = round(ratio, 3)
     return found
 
 
@@ -201,8 +206,8 @@ def main() -> None:
         assert isinstance(engine, LlamaCppEngine)
         ours, bare = Ours(engine), Bare(engine)
         high = HighLevel(file, args.threads, set(engine.tokenizer.eos_ids))
-        found = speeds({"ours": ours, "bare": bare, "high-level": high}, prompt, 3 if args.quick else 7)
         meter = Meter()
+        found = speeds({"ours": ours, "bare": bare, "high-level": high}, meter, prompt, 3 if args.quick else 7)
         found["overhead_ms_per_token"] = {
             name: overhead(one, meter, prompt[:32], long)
             for name, one in (("ours", ours), ("bare", bare), ("high-level", high))
