@@ -193,8 +193,7 @@ def _step(tensor: TensorInfo, recipe: Recipe) -> Step:
             return _plain(tensor, "transpose", path, dtype, (shape[0], *shape[2:], shape[1]))
         return _plain(tensor, "as is", path, dtype, shape)
     if name.endswith("conv1d.weight"):
-        channels, _, taps = tensor.shape  # checked to be [C, 1, K]
-        return _plain(tensor, "transpose", path, tensor.dtype, (channels, taps, 1))
+        return _plain(tensor, "transpose", path, tensor.dtype, (*tensor.shape[:1], *tensor.shape[2:], 1))
     if is_zero_centred(name):
         return _plain(tensor, "plus one", path, "F32", tensor.shape)
     if len(tensor.shape) == 2 and name.endswith(".weight"):
