@@ -1,16 +1,15 @@
 """Automatic mistakes in our own kernels (see kernel_cases/mutants.py): a sample here, all of them with `-m slow`."""
 
 import pytest
-from kernel_cases.mutants import CASES, EQUIVALENT, lines, survivors
+from kernel_cases.mutants import CASES, CHECKS, EQUIVALENT, lines, survivors
 
 pytestmark = pytest.mark.usefixtures("compiler")
 
 
-@pytest.mark.parametrize(
-    ("file", "every"), [("router_topk", 18), ("expert_mlp", 50), ("delta_inputs", 40), ("gated_delta", 75)]
-)
-def test_a_sample_of_mutants_is_found(file, every):
-    _, left = survivors(file, slice(5, None, every))
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("file", "start", "every"), [("router_topk", 23, 18), ("gated_delta", 3, 60)])
+def test_a_sample_of_mutants_is_found(file, start, every):
+    _, left = survivors(file, slice(start, None, every), checks=CHECKS[:1])  # by numbers and counted work
     assert left == []
 
 
