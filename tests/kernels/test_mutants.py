@@ -17,10 +17,11 @@ def test_a_sample_of_mutants_is_found(file, start, every):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("file", CASES)
 def test_mutants_are_found(file):
-    total, left = survivors(file, slice(None))
+    _, left = survivors(file, slice(None))
     assert left == []
-    assert len([line for line in EQUIVALENT if line in lines(file)]) <= 0.05 * total
 
 
-def test_every_explanation_is_of_a_mutant():
-    assert set(EQUIVALENT) <= {line for file in CASES for line in lines(file)}
+def test_explanations_are_of_mutants_and_few():
+    made = [line for file in CASES for line in lines(file)]
+    assert set(EQUIVALENT) <= set(made)
+    assert len(EQUIVALENT) <= 0.05 * len(made)
