@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 def test_the_index_is_read_in_a_second_and_fits_in_50_megabytes(tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "skeleton_397b.py"), str(tmp_path / "s"), "--tokens", "0"]
     paths = ":".join(str(ROOT / name) for name in (".", "tests", "scripts"))
-    for _ in range(2):  # the first writes it
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": paths})
+    subprocess.run(command, capture_output=True, check=True, env={"PYTHONPATH": paths})  # writes it
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": paths})
     line = done.stdout.splitlines()[0]
     seconds, megabytes = float(line.split(": ")[1].split(" s")[0]), float(line.split(", ")[2].split(" MB")[0])
     assert seconds < 1
