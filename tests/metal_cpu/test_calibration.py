@@ -91,7 +91,8 @@ def test_gated_delta_update(kernel, B, T, dtype):
 def test_softmax(kernel, N, dtype):
     x = normal(3, N, dtype=dtype) * 4
     y, _ = stock.softmax(kernel, x)
-    assert spread_error(y, mx.softmax(x.astype(mx.float32), axis=-1)) < TOLERANCE[dtype]
+    expected = np.array(mx.softmax(x.astype(mx.float32), axis=-1))  # a few large values: their spread is no measure
+    assert np.abs(np.array(y.astype(mx.float32)) - expected).max() < TOLERANCE[dtype] * expected.max()
 
 
 def test_logsumexp():
