@@ -134,7 +134,7 @@ def recurrent(q: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array
 
 
 def chunked(
-    q: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array, state: mx.array, chunk: int = CHUNK
+    q: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array, state: mx.array, *, chunk: int = CHUNK
 ) -> tuple[mx.array, mx.array]:
     """Chunk by chunk; inside a chunk of C tokens, with G the running sum of g and D_ij = exp(G_i - G_j) for i >= j:
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import mlx.core as mx
@@ -28,7 +29,7 @@ PROMPT, ANSWER = 512, 64
 def checkpoint(path: Path) -> Path:
     """The mid-size checkpoint, converted by mlx-lm to MXFP4 with float32 activations; made once."""
     if not (path / "config.json").exists():
-        from mlx_lm import convert
+        from mlx_lm import convert  # pyright: ignore[reportMissingImports]
 
         with tempfile.TemporaryDirectory() as source:
             released = write(Path(source) / "mid", "mid", "BF16")
@@ -85,8 +86,8 @@ def ours(path: Path) -> Callable[[list[int], int], tuple[float, float]]:
 
 def theirs(path: Path) -> Callable[[list[int], int], tuple[float, float]]:
     """The same through mlx-lm's own loop."""
-    from mlx_lm import load
-    from mlx_lm.generate import generate_step
+    from mlx_lm import load  # pyright: ignore[reportMissingImports]
+    from mlx_lm.generate import generate_step  # pyright: ignore[reportMissingImports]
 
     model = load(str(path))[0]
 
@@ -158,7 +159,7 @@ def main() -> None:
             speeds[name]["decode"].append(count / decode)
 
     ratios = {}
-    print(f"{platform.machine()}, mlx {mx.__version__}, prompt {prompt}, answer {count}, {repeats} repeats")
+    print(f"{platform.machine()}, mlx {version('mlx')}, prompt {prompt}, answer {count}, {repeats} repeats")
     for what in ("prefill", "decode"):
         pairs = [a / b for a, b in zip(speeds["ours"][what], speeds["mlx_lm"][what], strict=True)]
         ratios[what] = statistics.median(pairs)

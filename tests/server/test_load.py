@@ -109,7 +109,7 @@ def test_no_body_makes_a_500(serve):
             max_examples=200,
             deadline=None,
             phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]
             database=None,
         )
         @given(path=st.sampled_from(PATHS + TEXTS), body=BODY, good=st.booleans())
