@@ -119,7 +119,7 @@ DAMAGES = {
     "config.json asks for": edit_header(narrower),
     "is I32, expected": edit_header(as_integers),
     "but it is not there": absent_tensor,
-    r"is \[16, .* asks for \[8, ": text_config(num_experts=8),
+    r"is \[16, .* asks for 8 experts": text_config(num_experts=8),
     "model_type 'llama'": lambda model: edit_json(model / "config.json", lambda c: c.update(model_type="llama")),
     "the tokenizer has 5582 tokens and the model 704": other_tokenizer,
     "no tokenizer.json": lambda model: (model / "tokenizer.json").unlink(),
