@@ -175,7 +175,7 @@ def child(path: Path, budget: str, prompt: int, tokens: int) -> None:
     from tiny import opened
 
     from qwen35_local.backends.memory import Streaming, expert_layouts, open_stream, plan_memory
-    from qwen35_local.backends.mlx import MlxSession
+    from qwen35_local.backends.mlx_session import MlxSession
     from qwen35_local.model.qwen35 import Qwen35
 
     weights, config = opened(path)

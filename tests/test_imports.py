@@ -41,6 +41,7 @@ MLX_PARTS = {"model", "metal_kernels", "commands"}
 MLX_FILES = {
     "qwen35_local/backends/memory.py",
     "qwen35_local/backends/mlx.py",
+    "qwen35_local/backends/mlx_session.py",
     "qwen35_local/experts/bank.py",
     "qwen35_local/experts/prefill.py",
     "qwen35_local/experts/slots.py",

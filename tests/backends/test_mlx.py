@@ -8,7 +8,9 @@ import pytest
 from make_checkpoint import PRESETS, tensors
 
 import qwen35_local
-from qwen35_local.backends.mlx import MlxEngine, MlxSession, common_prefix
+from qwen35_local.backends.local import common_prefix
+from qwen35_local.backends.mlx import MlxEngine
+from qwen35_local.backends.mlx_session import MlxSession
 from qwen35_local.engine import ImagePart, Reuse, TextPart
 from qwen35_local.errors import ContextError, MediaError, UsageError
 
