@@ -6,7 +6,10 @@ from typing import Any
 
 import mlx.core as mx
 
+from . import blas
 from .config import Quantization
+
+DENSE_FROM, UNPACK_FROM = 16, 32  # rows from which numpy's product wins on a CPU, without and with unpacking
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,8 @@ class Dense:
 
     def linear(self, x: mx.array) -> mx.array:
         """x [..., in] -> [..., out]"""
+        if blas.on_cpu(x, DENSE_FROM):
+            return blas.linear(x, lambda piece: self.weight[piece], self.weight.shape[0])
         return x @ self.weight.swapaxes(-1, -2)
 
     def rows(self, ids: mx.array, dtype: mx.Dtype) -> mx.array:
@@ -57,12 +62,17 @@ class Packed:
 
     def linear(self, x: mx.array) -> mx.array:
         """x [..., in] -> [..., out]"""
+        if blas.on_cpu(x, UNPACK_FROM):
+            return blas.linear(x, self._unpacked, self.weight.shape[0])
         return mx.quantized_matmul(x, self.weight, self.scales, self.biases, transpose=True, **self._packing)
 
     def rows(self, ids: mx.array, dtype: mx.Dtype) -> mx.array:
         """Rows of a 2-d weight, unpacked: ids [...] -> [..., in]"""
-        biases = None if self.biases is None else self.biases[ids]
-        return mx.dequantize(self.weight[ids], self.scales[ids], biases, **self._packing).astype(dtype)
+        return self._unpacked(ids).astype(dtype)
+
+    def _unpacked(self, rows: mx.array | slice) -> mx.array:
+        biases = None if self.biases is None else self.biases[rows]
+        return mx.dequantize(self.weight[rows], self.scales[rows], biases, **self._packing)
 
     def gather(self, x: mx.array, ids: mx.array, sorted_ids: bool = False) -> mx.array:
         """x [..., M, in] times the matrix ids[...] of a stack [E, out, in] -> [..., M, out]"""

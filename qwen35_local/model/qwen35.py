@@ -99,8 +99,8 @@ class Qwen35:
                     mx.eval(blocks[i], block.rows, block.logits, block.ids, block.scores, block.shared)
             outputs = layer.mlp(routed, self._guess(number, blocks[0]) if T == 1 else None)
             blocks = [h + y.reshape(h.shape) for h, y in zip(blocks, outputs, strict=True)]
-            if T > 1:
-                mx.async_eval(blocks)  # a prompt's whole graph at once would hold every layer's temporaries
+            # Computes while the next layer's graph is built; a prompt's whole graph would hold all temporaries.
+            mx.async_eval(blocks)
             yield number + 1
         snapshots = [
             Snapshot(state.tokens + mark, state.rope_delta, tuple(recurrent)) for mark, recurrent in at_marks.items()
