@@ -4,7 +4,7 @@
 puts an expert into the map only when its bytes are all XX
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -51,6 +51,16 @@ class Guess:
     batch: Batch
 
 
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """An expert on its way into slot `slot` of `slots`, the bank's or scratch."""
+
+    expert: int
+    slots: Slots
+    slot: int
+    batch: Batch
+
+
 @dataclass
 class LayerBank:
     """One layer's experts, `slots.count` of them in memory."""
@@ -69,7 +79,7 @@ class LayerBank:
         self.heat = np.zeros(E)
         self._guesses: dict[int, Guess] = {}
         self._arrived: set[int] = set()  # guesses published and not yet used
-        self._demand: Batch | None = None  # under way
+        self._demand: list[Batch] = []  # under way
 
     @property
     def complete(self) -> bool:
@@ -113,23 +123,24 @@ class LayerBank:
         """Tokens were routed with logits [tokens, E]; comes before `plan`, which weighs them."""
         warm(self.heat, logits)
 
-    def commit(self, plan: ExpertPlan, scratch: Slots | None = None) -> Batch:
-        """Start the plan's reads; `plan.passed[i]` goes to slot i of `scratch`. The plan must be the latest."""
+    def commit(self, plan: ExpertPlan, scratch: Slots | None = None) -> list[Flight]:
+        """Start the plan's reads; `plan.passed[i]` goes to slot i of `scratch`. The plan must be the latest.
+
+        Returns everything that is under way, guesses that are joined included, in the order in which it should come.
+        """
         if plan.generation != self.generation:
             raise AssertionError(f"plan of generation {plan.generation}, the bank is at {self.generation}")
         self.slots.retire()
         if plan.passed and scratch is not None:
             scratch.retire()
         self.generation += 1
-        targets = []
+        flights = [Flight(e, self.slots, slot, self._guesses[e].batch) for e, slot in plan.joined]
         for (expert, slot), victim in zip(plan.misses, plan.victims, strict=True):
             self._vacate(victim, slot)
-            targets += self._targets(self.slots, expert, slot)
+            flights.append(self._depart(expert, self.slots, slot))
         for slot, expert in enumerate(plan.passed):
             assert scratch is not None
-            targets += self._targets(scratch, expert, slot)
-        self._demand = batch = self.source.submit(targets)
-        self.counters.nbytes += batch.nbytes
+            flights.append(self._depart(expert, scratch, slot))
         self.counters.hits += len(plan.hits)
         used = len(plan.joined) + len(self._arrived & {expert for expert, _ in plan.hits})
         self.counters.useful += used
@@ -137,17 +148,33 @@ class LayerBank:
         self._arrived.clear()
         self.counters.joined += len(plan.joined)
         self.counters.misses += len(plan.misses) + len(plan.passed)
-        return batch
+        return flights
 
-    def finish(self, plan: ExpertPlan, batch: Batch) -> None:
-        """Wait for a commit; publish what it read. On failure nothing of it is published, and the error is raised."""
-        self.waited(batch)
-        for expert, _ in plan.joined:
-            if expert in self._guesses:
-                self.waited(self._guesses[expert].batch)
-        self.settle()
-        for expert, slot in plan.misses:
-            self.publish(expert, slot)
+    def _depart(self, expert: int, slots: Slots, slot: int) -> Flight:
+        batch = self.source.submit(self._targets(slots, expert, slot))
+        self._demand.append(batch)
+        self.counters.nbytes += batch.nbytes
+        return Flight(expert, slots, slot, batch)
+
+    def arrivals(self, flights: Sequence[Flight]) -> Iterator[list[Flight]]:
+        """The flights as they arrive, published: waits for the next, and takes all that are there by then. A failed one
+        is not published, and its error is raised."""
+        left = list(flights)
+        while left:
+            self.waited(left[0].batch)
+            landed = [flight for flight in left if flight.batch.ready]
+            left = [flight for flight in left if flight not in landed]
+            for flight in landed:
+                flight.batch.wait()
+                self._guesses.pop(flight.expert, None)
+                if flight.slots is self.slots:
+                    self.publish(flight.expert, flight.slot)
+            yield landed
+
+    def finish(self, flights: Sequence[Flight]) -> None:
+        """Wait for everything that a commit started."""
+        for _ in self.arrivals(flights):
+            pass
 
     def guess(self, experts: Sequence[int], most: int) -> int:
         """Start reading up to `most` of these experts, which may be needed soon, into the coldest slots."""
@@ -209,9 +236,9 @@ class LayerBank:
     def settle(self) -> None:
         """Publish guesses that have arrived; forget those that failed (a demand will say why). Reads that were left
         behind by an error end first: their slots count as empty."""
-        if self._demand is not None:
-            self._demand.done.wait()
-            self._demand = None
+        for batch in self._demand:
+            batch.done.wait()
+        self._demand.clear()
         for expert in [e for e, guess in self._guesses.items() if guess.batch.ready]:
             guess = self._guesses.pop(expert)
             if guess.batch.error is None:

@@ -134,11 +134,20 @@ class StreamedExperts:
         if self.bank.complete and not self._widens:
             gate_up, down = self._matrices(self.bank.slots)
             return weighted_sum(apply_experts(routed.rows, routed.ids, gate_up, down), routed.scores)
-        # The one wait of the layer: it also retires whoever still reads this layer's slots.
+        # The one wait of the layer: it also retires whoever still reads this layer's slots. What does not depend on
+        # the ids, the shared expert, computes while we look at them.
         logits = routed.logits[-MEMORY:].astype(mx.float32)
-        mx.eval(
-            routed.ids, routed.scores, routed.rows, logits, *([guess.ids] if guess else []), *self.bank.slots.readers
-        )
+        first = [
+            routed.ids,
+            routed.scores,
+            routed.rows,
+            logits,
+            *([guess.ids] if guess else []),
+            *self.bank.slots.readers,
+        ]
+        mx.async_eval(*first)
+        mx.async_eval(routed.shared)
+        mx.eval(*first)
         self.bank.slots.readers = []
         ids = np.array(routed.ids)
         used = np.unique(ids)
@@ -149,33 +158,33 @@ class StreamedExperts:
         return sweep(routed.rows, ids, routed.scores, np.array(logits), self.bank, self.scratch, self.apply)
 
     def _token_by_token(self, routed: Routed, ids: np.ndarray, used: np.ndarray, guess: Guess | None) -> mx.array:
-        """Few tokens: what is in memory computes while the rest is read. Every pair is a row of its own, and rows are
-        put back in order before they are added up, so the sum does not show what was in memory."""
-        bank, scratch = self.bank, self.scratch[0]
-        plan = bank.plan(used.tolist())
-        batch = bank.commit(plan, scratch)
-        pairs, K = ids.ravel(), ids.shape[1]
-        slot = np.zeros(bank.layout.experts, np.uint32)
-        source = np.zeros(bank.layout.experts, np.uint8)  # 0: in memory now, 1: in the bank after the reads, 2: scratch
-        for kind, places in enumerate(
-            (plan.hits, (*plan.misses, *plan.joined), tuple((e, i) for i, e in enumerate(plan.passed)))
-        ):
-            for expert, at in places:
-                slot[expert], source[expert] = at, kind
-        outputs, order = [], []
-        for kind, slots in enumerate((bank.slots, bank.slots, scratch)):
-            if kind == 1:
-                mx.async_eval(routed.shared, *outputs)
-                if guess is not None:
-                    guess.tell(np.array(guess.ids).tolist())
-                bank.finish(plan, batch)
-            if len(at := np.flatnonzero(source[pairs] == kind)):
-                rows = routed.rows[mx.array((at // K).astype(np.uint32))]
-                outputs.append(self.apply(slots, rows, slot[pairs[at]], sorted_slots=False))
-                order.append(at)
+        """Few tokens: what is in memory computes while the rest is read, and each expert as soon as it has come. Every
+        pair is a row of its own, and rows are put back in order before they are added up, so the sum does not show what
+        was in memory."""
+        plan = self.bank.plan(used.tolist())
+        flights = self.bank.commit(plan, self.scratch[0])
+        pairs, K = ids.ravel().tolist(), ids.shape[1]
+        outputs: list[mx.array] = []
+        order: list[int] = []
+
+        def compute(slots: Slots, places: dict[int, int]) -> None:
+            at = [i for i, expert in enumerate(pairs) if expert in places]
+            if at:
+                rows = routed.rows[mx.array([i // K for i in at], mx.uint32)]
+                slot_ids = np.array([places[pairs[i]] for i in at], np.uint32)
+                outputs.append(self.apply(slots, rows, slot_ids, sorted_slots=False))
+                order.extend(at)
+                mx.async_eval(outputs[-1])
+
+        compute(self.bank.slots, dict(plan.hits))
+        if guess is not None:
+            guess.tell(np.array(guess.ids).tolist())
+        for landed in self.bank.arrivals(flights):
+            for slots in (self.bank.slots, self.scratch[0]):
+                compute(slots, {flight.expert: flight.slot for flight in landed if flight.slots is slots})
         y = outputs[0]
         if len(outputs) > 1:
-            y = mx.concatenate(outputs)[mx.array(np.argsort(np.concatenate(order)).astype(np.uint32))]
+            y = mx.concatenate(outputs)[mx.array(np.argsort(order).astype(np.uint32))]
         return weighted_sum(y.reshape(*ids.shape, -1), routed.scores)
 
     def apply(self, slots: Slots, rows: mx.array, slot_ids: np.ndarray, sorted_slots: bool = True) -> mx.array:

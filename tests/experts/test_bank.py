@@ -47,7 +47,7 @@ def serve(bank: LayerBank, scratch: Slots, experts: list[int], truth: list[bytes
     """One token: every expert must be readable where the plan says."""
     bank.warm(np.where(np.isin(np.arange(16), experts), 0.0, -5.0)[None])
     plan = bank.plan(experts)
-    bank.finish(plan, bank.commit(plan, scratch))
+    bank.finish(bank.commit(plan, scratch))
     places = [*plan.hits, *plan.joined, *plan.misses]
     assert sorted([e for e, _ in places] + list(plan.passed)) == sorted(experts)
     for expert, slot in places:
@@ -84,7 +84,7 @@ def test_a_plan_changes_nothing_and_grows_old(layout, source):
     assert bank.plan([1, 2]) == plan
     assert [expert for expert, _ in plan.misses] == [1, 2]
     assert plan.victims == (-1, -1)
-    bank.finish(plan, bank.commit(plan))
+    bank.finish(bank.commit(plan))
     with pytest.raises(AssertionError, match="plan of generation 0, the bank is at 1"):
         bank.commit(plan)
     assert bank.plan([1, 2]).hits == ((1, 0), (2, 1))
