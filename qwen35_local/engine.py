@@ -263,11 +263,16 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """What `Session.sync` did: `reused` of `total` tokens were already in the state; `reason` says why not more."""
+    """What `Session.sync` did: `reused` of `total` tokens were already in the state; `reason` says why not more.
+
+    `differs` is the first token in which the prompt parts from what the session had read, if it had read anything and
+    the prompt does part from it.
+    """
 
     reused: int
     total: int
     reason: str = ""
+    differs: int | None = None
 
 
 class Session(Protocol):
@@ -286,8 +291,13 @@ class Session(Protocol):
         ...
 
     @property
+    def ids(self) -> Sequence[int]:
+        """The tokens that the state is that of; not to be changed."""
+        ...
+
+    @property
     def tokens(self) -> int:
-        """How many tokens the state is that of."""
+        """How many they are."""
         ...
 
     def logits(self) -> Any:

@@ -1,7 +1,7 @@
 """The only token loop: a session, a sampler and a splitter make the events of one answer."""
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from time import perf_counter
 
@@ -24,13 +24,19 @@ END_OF_THINKING = (
 
 
 def generate(
-    session: Session, prompt_ids: Sequence[int], request: ChatRequest, tokenizer: Tokenizer, context: int
+    session: Session,
+    prompt_ids: Sequence[int],
+    request: ChatRequest,
+    tokenizer: Tokenizer,
+    context: int,
+    on_said: Callable[[Sequence[int]], None] | None = None,
 ) -> Iterator[Event]:
     """Answer `prompt_ids`, which are `request.messages` rendered; closing the iterator cancels within one token.
 
     Raises, before any work, ContextError if the prompt leaves no room for a token and SamplingError for a bias on an
-    unknown one; on the way NumericError if the logits are damaged. `Stats.extra` holds the seed, why not more of the
-    prompt was reused, and what `session.stats()` says, if the session has that method.
+    unknown one; on the way NumericError if the logits are damaged. `on_said` hears, before `Done`, the tokens that the
+    events amount to, unless a stop string or the limit cut through them. `Stats.extra` holds the seed, where the prompt
+    parted from what was known and why, and what `session.stats()` says, if the session has that method.
     """
     if len(prompt_ids) >= context:
         raise ContextError(
@@ -42,12 +48,12 @@ def generate(
     sampler = Sampler(request.effective_sampling, prompt_ids, tokenizer.size)
     if request.raw:
         splitter = PlainText(tokenizer, request.stop)
-        return _answer(session, prompt_ids, request, tokenizer, context, sampler, splitter, None)
+        return _answer(session, prompt_ids, request, tokenizer, context, sampler, splitter, None, on_said)
     thinking = ends_in_thinking(prompt_ids, tokenizer)
     ids = new_ids(call.id for message in request.messages for call in message.tool_calls)
     splitter = Splitter(tokenizer, thinking, request.tools, request.stop, ids)
     mask = mask_of(request, tokenizer, thinking)
-    return _answer(session, prompt_ids, request, tokenizer, context, sampler, splitter, mask)
+    return _answer(session, prompt_ids, request, tokenizer, context, sampler, splitter, mask, on_said)
 
 
 def _answer(
@@ -59,6 +65,7 @@ def _answer(
     sampler: Sampler,
     splitter: Splitter | PlainText,
     mask: Mask | None,
+    on_said: Callable[[Sequence[int]], None] | None,
 ) -> Iterator[Event]:
     started = first = perf_counter()
     room = context - len(prompt_ids)
@@ -67,6 +74,7 @@ def _answer(
     budget = limit if request.thinking_budget is None else request.thinking_budget
     ending: list[int] = []  # tokens that end thinking, still to be said
     tokens, cut = 0, True
+    said: list[int] = []
     while cut and tokens < limit:
         logits = session.logits()[: tokenizer.size]
         thinking = splitter.thinking
@@ -85,6 +93,7 @@ def _answer(
         if token in tokenizer.eos_ids:
             cut = False
             break
+        said.append(token)
         # `logits` are gone after `advance`, which comes first so that the model works while the caller shows the text.
         events = splitter.feed(token, _logprob(logits, token, request.top_logprobs, tokenizer))
         if not request.parallel_tool_calls and splitter.tool_calls:
@@ -98,10 +107,12 @@ def _answer(
             session.advance(token)
         yield from events or (Held(tokens),)
     yield from splitter.finish(cut)
+    if on_said is not None and splitter.stopped is None and not (cut and splitter.thinking):
+        on_said(said[:-1] if splitter.ended else said)  # the token that ended the answer is no part of it
 
     finished = perf_counter()
     reason: FinishReason = "length" if cut else "tool_calls" if splitter.tool_calls else "stop"
-    extra = {"seed": sampler.seed, "reuse": reuse.reason, **getattr(session, "stats", dict)()}
+    extra = {"seed": sampler.seed, "reuse": reuse.reason, "differs": reuse.differs, **getattr(session, "stats", dict)()}
     stats = Stats(
         prompt_tps=_rate(len(prompt_ids) - reuse.reused, first - started),
         generation_tps=_rate(tokens - 1, finished - first),

@@ -1,29 +1,32 @@
 """What every local backend does the same way: template, tokens, the token loop. A backend adds a `Session`."""
 
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..chat.prompt import prompt_ids
+from ..chat.said import Said
 from ..chat.tokenizer import Tokenizer
-from ..engine import ChatRequest, Engine, ImagePart, Reuse, Session, VideoPart
+from ..engine import ChatRequest, Completion, Engine, ImagePart, Reuse, Session, VideoPart, gather
 from ..errors import MediaError, UsageError
-from ..events import Event
+from ..events import Done, Event, Progress
 from ..generate import generate
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading tokens two lists share."""
-    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+from .prefix import common_prefix
+from .reasons import why
 
 
 class LocalEngine(Engine):
     """An engine that keeps its sessions from answer to answer, so that a turn reads only what is new in it.
 
-    Up to `parallel` answers can be under way; each has a session of its own, opened when it is first needed.
+    Up to `parallel` answers can be under way; each has a session of its own, opened when it is first needed. Up to
+    `kept` conversations, or branches of one, are remembered while there is room.
     """
+
+    kept = 1
 
     def __init__(self, tokenizer: Tokenizer, session: Session):
         self.tokenizer = tokenizer
+        self.said = Said()
         self._sessions = [session]
         self._busy: list[Session] = []
         self._closed = False
@@ -34,12 +37,14 @@ class LocalEngine(Engine):
         media = (part for message in request.messages if isinstance(message.content, tuple) for part in message.content)
         if any(isinstance(part, ImagePart | VideoPart) for part in media):
             raise MediaError(f"{self.info.model} cannot see: this build of the engine takes text only")
-        turn = _Turn(self)
-        return turn.over(generate(turn, self.prompt(request), request, self.tokenizer, self.info.context))
+        turn, ids = _Turn(self), self.prompt(request)
+        events = generate(turn, ids, request, self.tokenizer, self.info.context, turn.heard)
+        # An answer that was begun for the model is sent back as one with its beginning: nothing to compare.
+        return turn.over(events, None if request.raw or request.prefill else ids)
 
     def prompt(self, request: ChatRequest) -> list[int]:
         """Token ids of the rendered conversation, up to where the answer begins."""
-        return prompt_ids(request, self.tokenizer)
+        return prompt_ids(request, self.tokenizer, self.said)
 
     def borrow(self, ids: Sequence[int]) -> Session:
         """The free session that knows most of `ids`; a new one if all are busy. Give it back with `give_back`."""
@@ -47,14 +52,39 @@ class LocalEngine(Engine):
         if len(self._busy) >= self.parallel:
             raise UsageError("the engine is answering another request: finish or close that iterator first")
         free = [session for session in self._sessions if session not in self._busy]
-        # A session that knows nothing of the prompt keeps what it has, as long as there is room for another.
         best = max(free, key=lambda session: session.shared(ids), default=None)
-        another = len(self._sessions) < self.parallel and self.has_room()
-        if best is None or (best.shared(ids) == 0 < best.tokens and another):
+        if best is None:
             best = self.open_session()
             self._sessions.append(best)
+        elif 2 * best.shared(ids) < best.tokens:  # most of what it knows would be lost
+            best = self._beside(best, ids, free)
         self._busy.append(best)
         return best
+
+    def _beside(self, best: Session, ids: Sequence[int], free: Sequence[Session]) -> Session:
+        """A session for another conversation than that of `best`, or another branch of it: the least recently used one
+        makes way if there are enough, or no room for one more."""
+        if len(self._sessions) < max(self.parallel, self.kept) and self.has_room():
+            branch = self.branch(best, ids)
+            self._sessions.append(branch)
+            return branch
+        oldest = free[0]
+        if oldest is best:
+            return best
+        self._sessions.remove(oldest)
+        oldest.close()
+        branch = self.branch(best, ids)
+        self._sessions.append(branch)
+        return branch
+
+    def nearest(self, ids: Sequence[int]) -> tuple[Sequence[int], int]:
+        """(the tokens of the session that agrees with the most of `ids`, how many agree)."""
+        known = [list(session.ids) for session in self._sessions]
+        return max(((tokens, common_prefix(tokens, ids)) for tokens in known), key=lambda found: found[1])
+
+    def branch(self, session: Session, ids: Sequence[int]) -> Session:
+        """A session that has in common with `ids` what `session` has, if the backend can copy states."""
+        return self.open_session()
 
     def has_room(self) -> bool:
         """Whether memory allows another session, where a session takes much of it at once."""
@@ -62,6 +92,8 @@ class LocalEngine(Engine):
 
     def give_back(self, session: Session) -> None:
         self._busy.remove(session)
+        self._sessions.remove(session)
+        self._sessions.append(session)  # the most recently used one comes last
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
         return self.tokenizer.encode(text, special)
@@ -86,20 +118,39 @@ class _Turn:
     def __init__(self, engine: LocalEngine):
         self._engine = engine
         self._session: Session | None = None
+        self._said: Sequence[int] | None = None
 
-    def over(self, events: Iterator[Event]) -> Generator[Event, None, None]:
+    def heard(self, ids: Sequence[int]) -> None:
+        self._said = ids
+
+    def over(self, events: Iterator[Event], prompt: Sequence[int] | None) -> Generator[Event, None, None]:
+        """The events; the answer's tokens are remembered if it follows a `prompt` that may come again."""
+        seen: list[Event] = []
         try:
-            yield from events
+            for event in events:
+                if not isinstance(event, Progress):
+                    seen.append(event)
+                if isinstance(event, Done) and prompt is not None and self._said is not None:
+                    answer: Completion = gather(seen)
+                    turn = self._engine.tokenizer.special["<|im_start|>"]
+                    self._engine.said.keep(prompt, self._said, answer.message, turn)
+                yield event
         finally:
+            if (close := getattr(events, "close", None)) is not None:
+                close()
             if self._session is not None:
                 self._engine.give_back(self._session)
 
     def sync(self, ids: Sequence[int]) -> Generator[tuple[int, int], None, Reuse]:
+        nearest, common = self._engine.nearest(ids)
         session = self._session = self._engine.borrow(ids)
         # From here on the token loop talks to the session itself.
         self.logits, self.advance = session.logits, session.advance
         self.stats = getattr(session, "stats", dict)
-        return session.sync(ids)
+        reuse = yield from session.sync(ids)
+        if not common or common == len(nearest):  # nothing to compare with, or it was gone on with
+            return reuse
+        return replace(reuse, differs=common, reason=why(nearest, ids, common, self._engine.tokenizer))
 
     def logits(self) -> Any:
         raise AssertionError("sync comes first")
@@ -109,6 +160,10 @@ class _Turn:
 
     def shared(self, ids: Sequence[int]) -> int:
         return 0
+
+    @property
+    def ids(self) -> Sequence[int]:
+        return ()
 
     @property
     def tokens(self) -> int:

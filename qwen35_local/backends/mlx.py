@@ -9,7 +9,7 @@ import numpy as np
 
 from ..chat.tokenizer import Tokenizer
 from ..checkpoint.files import Checkpoint
-from ..engine import EngineInfo
+from ..engine import EngineInfo, Session
 from ..errors import ContextError, UsageError
 from ..events import Progress
 from ..experts import hotset
@@ -20,12 +20,15 @@ from ..model.weights import Weights
 from .local import LocalEngine
 from .memory import Streaming, expert_layouts, open_stream, plan_memory
 from .mlx_session import PREFILL_CHUNK, MlxSession
+from .prefix import Landmarks
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
 class MlxEngine(LocalEngine):
     """A checkpoint in MLX: released, converted or quantised. What does not fit the memory is streamed from disk."""
+
+    kept = 4
 
     def __init__(
         self,
@@ -76,9 +79,22 @@ class MlxEngine(LocalEngine):
         super().__init__(tokenizer, self.open_session(tokenizer))
 
     def open_session(self, tokenizer: Tokenizer | None = None) -> MlxSession:
-        turn_token = (tokenizer or self.tokenizer).special["<|im_start|>"]
         chunk = self.plan.pass_tokens if self.experts else PREFILL_CHUNK
-        return MlxSession(self.model, turn_token, chunk, self.experts)
+        landmarks = Landmarks.of(tokenizer or self.tokenizer)
+        return MlxSession(self.model, landmarks, chunk, self.experts, self._snapshots)
+
+    def _snapshots(self) -> int:
+        """How many each session may keep: those of the plan, shared fairly."""
+        return max(2, self.plan.snapshots // max(1, len(self._sessions)))
+
+    def has_room(self) -> bool:
+        """Whether the plan's memory for states holds those there are and one more."""
+        used = sum(session.nbytes for session in self._sessions if isinstance(session, MlxSession))
+        return used + 2 * self.plan.geometry.state_nbytes <= self.plan.kv + self.plan.state
+
+    def branch(self, session: Session, ids: Sequence[int]) -> Session:
+        assert isinstance(session, MlxSession)
+        return session.branch(ids)
 
     def logits(self, ids: Sequence[int], chunk: int = PREFILL_CHUNK) -> np.ndarray:
         """Teacher-forced logits, float32 [T, vocab_size]: row t is for the token after ids[: t + 1]."""

@@ -1,6 +1,6 @@
 """One timeline of tokens on our MLX port."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from itertools import pairwise
 from time import perf_counter
 from typing import Any
@@ -14,25 +14,33 @@ from ..experts.telemetry import Totals
 from ..model.qwen35 import BLOCK, Qwen35, block_edges
 from ..model.state import Snapshot
 from ..model.streamed import ExpertStream
-from .local import common_prefix
+from .prefix import EVERY, Landmarks, common_prefix, longest, places, survivors
 
 PREFILL_CHUNK = 512  # tokens; bounds the scores of one attention layer to heads * 512 * context floats
-SNAPSHOTS = 4  # of the recurrent state, kept per session: 183 MiB each at the size of the 397B
+SNAPSHOTS = 4  # of the recurrent state, kept per session at least: 183 MiB each at the size of the 397B
 
 
 class MlxSession:
-    """One timeline on the model. The recurrent state cannot be cut back, so snapshots are kept where turns begin."""
+    """One timeline on the model, with snapshots of its recurrent state where prompts part (see `prefix.py`)."""
 
-    def __init__(self, model: Qwen35, turn_token: int, chunk: int = PREFILL_CHUNK, stream: ExpertStream | None = None):
-        """`turn_token` is `<|im_start|>`; the last one of a prompt is as far as the next prompt surely agrees.
-
-        `chunk` is the most tokens of one pass through the layers: many when every pass reads the experts of `stream`.
-        """
+    def __init__(
+        self,
+        model: Qwen35,
+        landmarks: Landmarks,
+        chunk: int = PREFILL_CHUNK,
+        stream: ExpertStream | None = None,
+        snapshots: Callable[[], int] = lambda: SNAPSHOTS,
+        every: int = EVERY,
+    ):
+        """`chunk` is the most tokens of one pass through the layers: many when every pass reads the experts of
+        `stream`. `snapshots` says how many may be kept now; one is taken every `every` tokens at least."""
         self._stream = stream
         self._before, self._began = stream.totals() if stream else Totals(), perf_counter()
         self._model = model
-        self._turn_token = turn_token
+        self._landmarks = landmarks
         self._chunk = chunk
+        self._most = snapshots
+        self._every = every
         self._ids: list[int] = []
         self._state = model.new_state()
         self._snapshots: list[Snapshot] = []
@@ -49,23 +57,38 @@ class MlxSession:
         reuse = self._rewind(ids)
         if reuse.reused < len(ids):
             self._logits = None
-        marks = [at for at, token in enumerate(ids) if token == self._turn_token and at > reuse.reused]
-        marks = {*marks[:1], *marks[-1:]}  # after a leading system message, and before the coming answer
+        marks = self._marks(ids)
         begin, block = len(self._ids), min(BLOCK, self._chunk)
-        edges = block_edges(len(ids) - begin, [mark - begin for mark in sorted(marks)], block)
+        edges = block_edges(len(ids) - begin, [mark - begin for mark in marks], block)
         for start, end in pairwise(_passes([begin + edge for edge in edges], self._chunk)):
-            inner = sorted(mark - start for mark in marks if start < mark <= end)
+            inner = [mark - start for mark in marks if start < mark <= end]
             for layers in self._pass(ids[start:end], inner):
                 if self._stream is not None:  # a sweep over the disk takes its time
                     yield start + (end - start) * layers // len(self._model.layers), len(ids)
             yield end, len(ids)
         return reuse
 
+    def _marks(self, ids: Sequence[int]) -> list[int]:
+        """Where to take snapshots on the way to `ids`; forgets those that are worth less."""
+        found, best = places(ids, self._landmarks, self._every)
+        kept = {snapshot.tokens for snapshot in self._snapshots}
+        here = len(self._ids)
+        if here in found and here not in kept:
+            self._snapshots.append(self._state.snapshot())
+            kept.add(here)
+        # What lies behind cannot be had any more.
+        found = [place for place in found if place in kept or place > here]
+        chosen = survivors({*found, *kept}, best, len(ids), self._most())
+        self._snapshots = [snapshot for snapshot in self._snapshots if snapshot.tokens in chosen]
+        return [place for place in chosen if place > here]
+
     def _pass(self, new: Sequence[int], marks: Sequence[int] = ()) -> Generator[int, None, None]:
         """Append `new` tokens, with snapshots at `marks` (offsets among them); yields the number of layers done.
 
-        A pass that does not end, cancelled or failed, leaves nothing that could be used.
+        A pass over a prompt that does not end, cancelled or failed, leaves the session as it was.
         """
+        # Not for a single token: what is kept cannot be written over, and each would need a new state.
+        before = self._state.snapshot() if len(new) > 1 else None
         steps = self._model.run(mx.array([list(new)]), self._state, marks)
         try:
             while True:
@@ -74,16 +97,23 @@ class MlxSession:
         except StopIteration as last:
             blocks, snapshots = last.value
         except BaseException:
-            self._reset()
+            if before is not None:
+                self._state.restore(before)
+            else:
+                self._reset()
             raise
-        self._snapshots = [*self._snapshots, *snapshots][-SNAPSHOTS:]
+        self._snapshots += snapshots
         self._took(new, blocks[-1])
 
     def shared(self, ids: Sequence[int]) -> int:
         common = common_prefix(self._ids, ids)
         if common == len(self._ids) and (common < len(ids) or self._logits is not None):
             return common
-        return max((mark.tokens for mark in self._snapshots if mark.tokens <= min(common, len(ids) - 1)), default=0)
+        return longest([snapshot.tokens for snapshot in self._snapshots], common, len(ids))
+
+    @property
+    def ids(self) -> Sequence[int]:
+        return self._ids
 
     @property
     def tokens(self) -> int:
@@ -94,15 +124,26 @@ class MlxSession:
         common = common_prefix(self._ids, ids)
         if common == len(self._ids) and (common < len(ids) or self._logits is not None):
             return Reuse(common, len(ids))
-        usable = [snapshot for snapshot in self._snapshots if snapshot.tokens <= min(common, len(ids) - 1)]
-        reason = f"the prompt differs from the last one after {common} tokens"
-        if not usable:
+        differs = common if self._ids else None
+        at = longest([snapshot.tokens for snapshot in self._snapshots], common, len(ids))
+        self._snapshots = [snapshot for snapshot in self._snapshots if snapshot.tokens <= at]
+        if at:
+            self._state.restore(self._snapshots[-1])
+            self._ids = self._ids[:at]
+        else:
             self._reset()
-            return Reuse(0, len(ids), reason if common else "")
-        self._state.restore(usable[-1])
-        self._snapshots = usable
-        self._ids = self._ids[: self._state.tokens]
-        return Reuse(self._state.tokens, len(ids), reason)
+        return Reuse(at, len(ids), differs=differs)
+
+    def branch(self, ids: Sequence[int]) -> "MlxSession":
+        """Another session that knows what this one knows of `ids`: keys and values are copied, the rest is shared."""
+        other = MlxSession(
+            self._model, self._landmarks, self._chunk, self._stream, snapshots=self._most, every=self._every
+        )
+        if at := longest([s.tokens for s in self._snapshots], common_prefix(self._ids, ids), len(ids)):
+            other._snapshots = [snapshot for snapshot in self._snapshots if snapshot.tokens <= at]
+            other._state = self._state.branch(other._snapshots[-1])
+            other._ids = self._ids[:at]
+        return other
 
     def _reset(self) -> None:
         self._ids, self._snapshots, self._logits = [], [], None
@@ -125,10 +166,19 @@ class MlxSession:
             pass
 
     def stats(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"peak_memory": mx.get_peak_memory(), "state_bytes": self._state.nbytes}
+        found: dict[str, Any] = {
+            "peak_memory": mx.get_peak_memory(),
+            "state_bytes": self._state.nbytes,
+            "snapshots": [snapshot.tokens for snapshot in self._snapshots],
+        }
         if self._stream is not None:
             found["experts"] = (self._stream.totals() - self._before).report(perf_counter() - self._began)
         return found
+
+    @property
+    def nbytes(self) -> int:
+        """Of the state and its snapshots."""
+        return self._state.nbytes + sum(snapshot.nbytes for snapshot in self._snapshots)
 
     def close(self) -> None:
         self._reset()

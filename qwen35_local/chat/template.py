@@ -67,9 +67,28 @@ def render(
     Raises TemplateError for what the released template refuses: no messages, no user query, a system message that is
     not the first, pictures in it.
     """
+    segments = [segment for turn in turns(messages, tools) for segment in turn.segments]
+    if add_generation_prompt:
+        opening = "<think>\n" if thinking else "<think>\n\n</think>\n\n"
+        segments.append(_markup("<|im_start|>assistant\n" + opening))
+    return segments
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The segments of one message. `whole` says that an answer is there with its thinking, as it was given."""
+
+    message: Message | None
+    segments: list[Segment]
+    whole: bool = False
+
+
+def turns(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Iterator[Turn]:
+    """What `render` renders, message by message; the tools are part of the system turn."""
     if not messages:
         raise TemplateError("no messages: give at least one user message", "messages")
-    segments = list(_system_turn(messages[0] if messages[0].role == "system" else None, tools))
+    system = messages[0] if messages[0].role == "system" else None
+    yield Turn(system, list(_system_turn(system, tools)))
     last_query = _last_query(messages)
     for index, message in enumerate(messages):
         match message.role:
@@ -77,15 +96,13 @@ def render(
                 if index:
                     raise TemplateError(f"message {index} is a system message: only the first may be one", "messages")
             case "user":
-                segments += [_markup("<|im_start|>user\n"), *_content(message), _markup("<|im_end|>\n")]
+                yield Turn(message, [_markup("<|im_start|>user\n"), *_content(message), _markup("<|im_end|>\n")])
             case "assistant":
-                segments += _assistant_turn(message, keep_reasoning=index > last_query)
+                whole = index > last_query
+                yield Turn(message, list(_assistant_turn(message, keep_reasoning=whole)), whole)
             case "tool":
-                segments += _tool_response(message, messages[index - 1 : index], messages[index + 1 : index + 2])
-    if add_generation_prompt:
-        opening = "<think>\n" if thinking else "<think>\n\n</think>\n\n"
-        segments.append(_markup("<|im_start|>assistant\n" + opening))
-    return segments
+                around = messages[index - 1 : index], messages[index + 1 : index + 2]
+                yield Turn(message, list(_tool_response(message, *around)))
 
 
 def _markup(text: str) -> Segment:

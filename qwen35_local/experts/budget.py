@@ -16,10 +16,12 @@ PROCESS = 250 * 10**6  # bytes: Python, MLX, NumPy and the tokenizer of a loaded
 GROUP = 32  # experts in one scratch group: at the 397B's 6.7 MB, reads of 200 MB that any disk streams at full speed
 PASS = 16384  # tokens; above it a sweep is bound by arithmetic on every machine
 BLOCK = 512  # tokens of one block of the model
+SNAPSHOT_SHARE = 0.05  # of what is left after the trunk and the context
 SHARE = 0.10  # of what is left after the trunk, for the tokens of one pass
 KEEP_HALF_FROM = 0.8  # coverage from which layers are completed rather than all grown
 ROWS = 2048  # (token, expert) pairs computed at once in a sweep
 SCORES = 1 << 28  # bytes of attention scores at once
+SNAPSHOTS = (4, 32)  # of the recurrent state, at least and at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class MemoryPlan:
     group: int
     pass_tokens: int
     slots: tuple[int, ...]
+    snapshots: int
 
     @property
     def resident(self) -> bool:
@@ -89,7 +92,7 @@ class MemoryPlan:
             ("process", self.process),
             ("trunk", self.geometry.trunk_nbytes),
             (f"keys and values of {self.context} tokens", self.kv),
-            ("recurrent state and snapshots", self.state),
+            (f"recurrent state and {self.snapshots} snapshots", self.state),
             (f"temporaries of {self.pass_tokens} prompt tokens", self.temporaries),
             ("MLX cache", self.cache),
             (f"2 x {self.group} experts under way", self.scratch),
@@ -115,12 +118,14 @@ def default_budget(total: int, available: int) -> int:
     return min(total * 65 // 100, available * 9 // 10)
 
 
-def plan(geometry: Geometry, budget: int, context: int, snapshots: int = 4, metal: bool = False) -> MemoryPlan:
+def plan(geometry: Geometry, budget: int, context: int, metal: bool = False) -> MemoryPlan:
     """Spend `budget` bytes on a context of so many tokens. MemoryPlanError below the floor."""
     g = geometry
     kv = -(-context // 256) * 256 * g.kv_per_token * 5 // 4  # while a layer's buffer grows, old and new exist
-    state = g.state_nbytes * (2 + snapshots)  # the one in use, the one being computed, and those kept
     cache = (10**9 if budget >= 32 * 10**9 else 5 * 10**8) if metal else 0
+    spare = budget - PROCESS - g.trunk_nbytes - kv - cache
+    snapshots = min(max(SNAPSHOTS[0], int(spare * SNAPSHOT_SHARE / g.state_nbytes)), SNAPSHOTS[1])
+    state = g.state_nbytes * (2 + snapshots)  # the one in use, the one being computed, and those kept
     fixed = PROCESS + g.trunk_nbytes + kv + state + cache
     pass_tokens = least = min(BLOCK, context)
     left = budget - fixed - _temporaries(g, least, context)
@@ -147,7 +152,7 @@ def plan(geometry: Geometry, budget: int, context: int, snapshots: int = 4, meta
                 f"(keys and values take {gigabytes(kv)})"
             )
         slots = spread(free, g.layers, g.experts)
-    return MemoryPlan(g, budget, context, PROCESS, kv, state, temporaries, cache, group, pass_tokens, slots)
+    return MemoryPlan(g, budget, context, PROCESS, kv, state, temporaries, cache, group, pass_tokens, slots, snapshots)
 
 
 def _between(g: Geometry, tokens: int) -> int:

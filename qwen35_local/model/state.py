@@ -3,6 +3,7 @@
 Keys and values can be cut back to any length; the recurrent part cannot, it can only be put back from a snapshot.
 """
 
+from copy import copy
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -26,6 +27,14 @@ class KeyValues:
         self.keys = _written(self.keys, keys, start)
         self.values = _written(self.values, values, start)
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def branch(self, length: int) -> "KeyValues":
+        """A copy of the first `length` tokens."""
+        other = KeyValues()
+        if self.keys is not None and self.values is not None:
+            other.length = length
+            other.keys, other.values = (mx.contiguous(x[:, :, :length]) for x in (self.keys, self.values))
+        return other
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -100,6 +109,14 @@ class State:
                 layer.length = snapshot.tokens
             else:
                 self.layers[i] = replace(next(saved))
+
+    def branch(self, snapshot: Snapshot) -> "State":
+        """Another timeline that begins as this one was at a snapshot of it."""
+        other = copy(self)
+        other.layers = [x.branch(snapshot.tokens) if isinstance(x, KeyValues) else x for x in self.layers]
+        other.restore(snapshot)
+        mx.eval(other.arrays)  # a lazy slice would keep all of the other's keys and values
+        return other
 
 
 def _empty_recurrent(c: TextConfig, dtype: mx.Dtype) -> Recurrent:

@@ -15,6 +15,7 @@ from ...gguf.convert import Types, convert
 from ...gguf.model import GgufModel
 from ...gguf.vocabulary import to_spec
 from ..local import LocalEngine
+from ..prefix import Landmarks
 from .handle import Context, Model, check_tokens
 from .library import ggml, load
 from .machine import this_machine
@@ -81,7 +82,7 @@ class LlamaCppEngine(LocalEngine):
                 f"another conversation at the same time needs {self.plan.session / 1e9:.1f} GB, which are not free: "
                 "load the model with a shorter context"
             )
-        return LlamaSession(Context(self._model), (tokenizer or self.tokenizer).special["<|im_start|>"])
+        return LlamaSession(Context(self._model), Landmarks.of(tokenizer or self.tokenizer))
 
     def logits(self, ids: Sequence[int], chunk: int = 512) -> np.ndarray:
         """Teacher-forced logits, float32 [T, vocab_size]: row t is for the token after ids[: t + 1]."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...engine import Reuse
-from ..local import common_prefix
+from ..prefix import Landmarks, common_prefix, longest, places, survivors
 from .handle import Context, check_tokens
 from .plan import CHECKPOINTS
 
@@ -25,15 +25,12 @@ class Checkpoint:
 
 
 class LlamaSession:
-    """Keeps checkpoints where conversations part: after the system message, and before each answer.
+    """Keeps checkpoints where prompts part from one another (see `prefix.py`)."""
 
-    There the next prompt surely agrees with this one: the template takes the thoughts out of earlier answers.
-    """
-
-    def __init__(self, context: Context, turn_token: int, chunk: int = CHUNK):
-        """Owns `context`. `turn_token` is `<|im_start|>`."""
+    def __init__(self, context: Context, landmarks: Landmarks, chunk: int = CHUNK):
+        """Owns `context`."""
         self._context = context
-        self._turn_token = turn_token
+        self._landmarks = landmarks
         self._chunk = min(chunk, context.batch)
         self._ids: list[int] = []
         self._checkpoints: list[Checkpoint] = []
@@ -42,23 +39,25 @@ class LlamaSession:
     def sync(self, ids: Sequence[int]) -> Generator[tuple[int, int], None, Reuse]:
         check_tokens(ids, self._context.vocab_size)
         reuse = self._rewind(ids)
-        marks = [at for at, token in enumerate(ids) if token == self._turn_token and at >= max(reuse.reused, 1)]
-        marks = {*marks[:1], *marks[-1:]}
-        if reuse.reused in marks and reuse.reused not in {kept.tokens for kept in self._checkpoints}:
-            self._keep(Checkpoint(reuse.reused, self._context.save()))
+        found, best = places(ids, self._landmarks)
+        kept = {checkpoint.tokens for checkpoint in self._checkpoints}
+        found = [place for place in found if place in kept or place >= max(reuse.reused, 1)]
+        marks = survivors({*found, *kept}, best, len(ids), CHECKPOINTS)
+        self._checkpoints = [checkpoint for checkpoint in self._checkpoints if checkpoint.tokens in marks]
+        marks = [mark for mark in marks if mark not in kept]
+        if reuse.reused in marks:
+            self._checkpoints.append(Checkpoint(reuse.reused, self._context.save()))
         while (start := len(self._ids)) < len(ids):
             end = min(start + self._chunk, len(ids), *(mark for mark in marks if mark > start))
             self._feed(ids[start:end])
             if end in marks:
-                self._keep(Checkpoint(end, self._context.save()))
+                self._checkpoints.append(Checkpoint(end, self._context.save()))
             yield end, len(ids)
         return reuse
 
-    def _keep(self, checkpoint: Checkpoint) -> None:
-        """The first checkpoint serves every conversation with this system message; of the others the newest stay."""
-        self._checkpoints.append(checkpoint)
-        if len(self._checkpoints) > CHECKPOINTS:
-            del self._checkpoints[1]
+    @property
+    def ids(self) -> Sequence[int]:
+        return self._ids
 
     @property
     def tokens(self) -> int:
@@ -68,30 +67,27 @@ class LlamaSession:
         common = common_prefix(self._ids, ids)
         if self._extends_to(ids, common):
             return common
-        return max((kept.tokens for kept in self._usable(ids, common)), default=0)
+        return longest([kept.tokens for kept in self._checkpoints], common, len(ids))
 
     def _extends_to(self, ids: Sequence[int], common: int) -> bool:
         """Whether the state as it is is one of a prefix of `ids`, and can say what comes next if it is all of it."""
         return common == len(self._ids) and (common < len(ids) or self._has_logits)
-
-    def _usable(self, ids: Sequence[int], common: int) -> list[Checkpoint]:
-        """The checkpoints before the first difference; one token at least must be read for there to be logits."""
-        return [kept for kept in self._checkpoints if kept.tokens <= min(common, len(ids) - 1)]
 
     def _rewind(self, ids: Sequence[int]) -> Reuse:
         """Go back to the longest state that is a prefix of `ids`."""
         common = common_prefix(self._ids, ids)
         if self._extends_to(ids, common):
             return Reuse(common, len(ids))
-        reason = f"the prompt differs from the last one after {common} tokens" if common else ""
+        differs = common if self._ids else None
         self._has_logits = False
-        usable = self._usable(ids, common)
-        if usable and self._context.restore(usable[-1].state, usable[-1].tokens):
+        at = longest([kept.tokens for kept in self._checkpoints], common, len(ids))
+        usable = [kept for kept in self._checkpoints if kept.tokens <= at]
+        if usable and self._context.restore(usable[-1].state, at):
             self._checkpoints = usable
-            self._ids = self._ids[: usable[-1].tokens]
-            return Reuse(len(self._ids), len(ids), reason)
-        self._reset()
-        return Reuse(0, len(ids), reason)
+            self._ids = self._ids[:at]
+        else:
+            self._reset()
+        return Reuse(len(self._ids), len(ids), differs=differs)
 
     def _reset(self) -> None:
         self._ids, self._checkpoints, self._has_logits = [], [], False
