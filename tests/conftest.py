@@ -1,6 +1,7 @@
 """What several test directories need: a small byte-level tokenizer with the structure of the released one."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ You have access to the following functions: think about the user, the assistant 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-backends", action="store_true", help="a missing backend fails its tests, as in CI")
+
+
+def pytest_unconfigure() -> None:
+    """llama-cpp-python opens /dev/null twice when imported and never closes it, which is an error here at exit."""
+    if utils := sys.modules.get("llama_cpp._utils"):
+        utils.outnull_file.close()
+        utils.errnull_file.close()
 
 
 @pytest.fixture(scope="session")

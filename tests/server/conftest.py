@@ -5,10 +5,11 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -24,18 +25,24 @@ from qwen35_local.server.listen import configure, listen
 
 @dataclass
 class Running:
-    """A server under test. `engine` is the scripted one, where it is that."""
+    """A server under test, and the clients that it handed out. `engine` is the scripted one, where it is that."""
 
     url: str
     worker: Worker
     engine: Any = None
+    clients: ExitStack = field(default_factory=ExitStack)
 
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
     def openai(self, **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, **options)
+        client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, **options)
+        return self.clients.enter_context(client)
+
+    def anthropic(self) -> anthropic.Anthropic:
+        client = anthropic.Anthropic(base_url=self.url, api_key="none", max_retries=0)
+        return self.clients.enter_context(client)
 
     def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -68,7 +75,8 @@ def running(open_engine: Callable[..., Engine], settings: Settings | None = None
     thread.start()
     try:
         worker._loaded.result(60)
-        yield Running(f"http://127.0.0.1:{bound.getsockname()[1]}", worker)
+        with ExitStack() as clients:  # left to the garbage collector, sockets are closed late and with a warning
+            yield Running(f"http://127.0.0.1:{bound.getsockname()[1]}", worker, clients=clients)
     finally:
         worker.close(timeout=20)
         server.should_exit = True

@@ -2,8 +2,6 @@
 
 import json
 
-import anthropic
-
 WEATHER = {
     "type": "function",
     "function": {
@@ -58,7 +56,7 @@ def test_the_model_calls_a_tool_and_uses_its_result(miniature):
 
 
 def test_anthropic_on_the_model(miniature):
-    client = anthropic.Anthropic(base_url=miniature.url, api_key="none", max_retries=0)
+    client = miniature.anthropic()
     answer = client.messages.create(
         model="miniature",
         max_tokens=300,

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,9 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=["openai", "anthropic"])
 def test_snippets(miniature, snippet, capsys):
     assert "http://127.0.0.1:8035" in snippet
-    exec(snippet.replace("http://127.0.0.1:8035", miniature.url), {})
+    names: dict[str, Any] = {}
+    exec(snippet.replace("http://127.0.0.1:8035", miniature.url), names)
+    names["client"].close()
     assert capsys.readouterr().out.strip()
 
 

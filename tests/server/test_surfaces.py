@@ -8,11 +8,6 @@ import openai
 import pytest
 from server_cases import CALL, HI, TOOL
 
-
-def client_of(server: Any) -> Any:
-    return anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0)
-
-
 MESSAGES_TOOL: Any = {"name": "f", "input_schema": TOOL["function"]["parameters"]}
 RESPONSES_TOOL: Any = {"type": "function", **TOOL["function"], "strict": False}
 
@@ -88,7 +83,7 @@ def test_metrics(serve):
 
 def test_a_message(serve):
     server = serve(["hm\n</think>\n\nyes"])
-    answer = client_of(server).messages.create(
+    answer = server.anthropic().messages.create(
         model="scripted",
         max_tokens=100,
         system="Be short.",
@@ -106,7 +101,7 @@ def test_a_message(serve):
 
 def test_messages_do_not_think_unless_asked(serve):
     server = serve(["yes"])
-    answer = client_of(server).messages.create(model="scripted", max_tokens=9, messages=HI)
+    answer = server.anthropic().messages.create(model="scripted", max_tokens=9, messages=HI)
     assert [block.type for block in answer.content] == ["text"]
 
 
@@ -120,8 +115,8 @@ def test_a_streamed_message_is_the_same(serve):
         "messages": HI,
         "tools": [MESSAGES_TOOL],
     }
-    whole = client_of(server).messages.create(**options)
-    with client_of(server).messages.stream(**options) as stream:
+    whole = server.anthropic().messages.create(**options)
+    with server.anthropic().messages.stream(**options) as stream:
         streamed = stream.get_final_message()
     assert [block.type for block in whole.content] == ["thinking", "text", "tool_use", "tool_use"]
     assert [block.to_dict() for block in streamed.content] == [block.to_dict() for block in whole.content]
@@ -131,7 +126,7 @@ def test_a_streamed_message_is_the_same(serve):
 
 def test_a_message_tool_loop(serve):
     server = serve([CALL, "done"])
-    client = client_of(server).messages
+    client = server.anthropic().messages
     first = client.create(model="scripted", max_tokens=99, messages=HI, tools=[MESSAGES_TOOL])
     (call,) = first.content
     assert (call.name, call.input) == ("f", {"n": 3})
@@ -150,7 +145,7 @@ def test_a_message_tool_loop(serve):
 
 def test_message_details(serve):
     server = serve(["a STOP b", " world"])
-    client = client_of(server).messages
+    client = server.anthropic().messages
     answer = client.create(model="scripted", max_tokens=9, messages=HI, stop_sequences=["STOP"])
     assert (answer.content[0].text, answer.stop_reason, answer.stop_sequence) == ("a ", "stop_sequence", "STOP")
     begun: Any = [*HI, {"role": "assistant", "content": "Hello"}]
@@ -160,7 +155,7 @@ def test_message_details(serve):
 
 
 def test_message_errors(serve):
-    client = client_of(serve(context=64)).messages
+    client = serve(context=64).anthropic().messages
     with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
         client.create(model="scripted", max_tokens=0, messages=HI)
     with pytest.raises(anthropic.NotFoundError):
