@@ -8,6 +8,9 @@ import http.client
 import ipaddress
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Timer
 from time import monotonic
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -41,27 +44,46 @@ def _get(parts: SplitResult, most: int, ends: float) -> bytes | str:
     connection = http.client.HTTPConnection(parts.hostname, port, timeout=STEP_TIME)
     connection.sock = socket.create_connection((public_address(parts.hostname, port), port), STEP_TIME)
     try:
-        if parts.scheme == "https":
-            context = ssl.create_default_context()
-            connection.sock = context.wrap_socket(connection.sock, server_hostname=parts.hostname)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("GET", target, headers={"Accept": "image/*, video/*", "Accept-Encoding": "identity"})
-        response = connection.getresponse()
+        with _cut_at(ends, connection.sock):
+            return _exchange(connection, parts, most)
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _cut_at(ends: float, sock: socket.socket) -> Iterator[None]:
+    """Cuts the connection at that time: a byte now and then would reset the time-out of each step for ever."""
+    with sock.dup() as same:
+
+        def cut() -> None:
+            with suppress(OSError):
+                same.shutdown(socket.SHUT_RDWR)
+
+        alarm = Timer(max(0.0, ends - monotonic()), cut)
+        alarm.start()
+        try:
+            yield
+            if monotonic() > ends:
+                raise ValueError(f"it took more than {TOTAL_TIME:g} seconds")
+        finally:
+            alarm.cancel()
+            alarm.join()
+
+
+def _exchange(connection: http.client.HTTPConnection, parts: SplitResult, most: int) -> bytes | str:
+    if parts.scheme == "https":
+        connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=parts.hostname)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    connection.request("GET", target, headers={"Accept": "image/*, video/*", "Accept-Encoding": "identity"})
+    with connection.getresponse() as response:
         if response.status in (301, 302, 303, 307, 308):
             return response.getheader("Location") or ""
         if response.status != 200:
             raise ValueError(f"HTTP status {response.status}")
-        pieces, size = [], 0
-        while piece := response.read1(65536):
-            size += len(piece)
-            if size > most:
-                raise _bad(f"the media at {parts.hostname} has more than {most} bytes")
-            if monotonic() > ends:
-                raise ValueError(f"more than {TOTAL_TIME:g} seconds")
-            pieces.append(piece)
-        return b"".join(pieces)
-    finally:
-        connection.close()
+        body = response.read(most + 1)
+        if len(body) > most:
+            raise _bad(f"the media at {parts.hostname} has more than {most} bytes")
+        return body
 
 
 def public_address(host: str, port: int) -> str:
