@@ -18,7 +18,7 @@ from .manifest import Entry, Manifest
 from .place import MARGIN, Workplace, free_space, occupied, partial_of
 from .progress import Meter, size
 from .remote import Listing, RemoteFile, auth_headers
-from .transfer import FileTransfer, Patience, on_disk
+from .transfer import PARTING, FileTransfer, Patience, Stopped, on_disk
 
 STATE = "download.json"  # which repository and commit a partial directory is of
 HASH_BLOCK = 4 << 20
@@ -133,6 +133,8 @@ class Fetcher:
                 try:
                     if not self._verified(file):
                         wrong.append(file)
+                except Stopped:
+                    return
                 except BaseException as error:
                     failed.append(error)
                     self.stop.set()
@@ -150,6 +152,8 @@ class Fetcher:
                 checker.join(0.2)
         except BaseException:
             self.stop.set()
+            arrived.put(None)
+            checker.join(PARTING)
             if failed:  # the checker stopped us: its reason is the real one
                 raise failed[0] from None
             raise
@@ -202,6 +206,8 @@ class Fetcher:
             with part.open("rb") as bytes_:
                 while block := bytes_.read(HASH_BLOCK):
                     hasher.update(block)
+                    if self.stop.is_set():
+                        raise Stopped
             if hasher.hexdigest() == file.digest:
                 target = self._directory / file.path
                 publish(part, target)

@@ -1,11 +1,15 @@
 """One ranged GET, and what its answer means. Redirects are followed by us, so that the token stays with its host."""
 
 import http.client
+import os
 import re
+import socket
 import ssl
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any, cast
@@ -37,6 +41,33 @@ class Answer:
     body: http.client.HTTPResponse
     start: int
     etag: str
+
+
+class Bodies:
+    """The bodies that are being read, so that another thread can end those reads at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ends: set[socket.socket] = set()
+
+    @contextmanager
+    def reading(self, answer: Answer) -> Iterator[http.client.HTTPResponse]:
+        """The body of `answer`, closed on the way out however that is taken."""
+        with answer.body as body, socket.socket(fileno=os.dup(body.fileno())) as end:
+            with self._lock:
+                self._ends.add(end)
+            try:
+                yield body
+            finally:
+                with self._lock:
+                    self._ends.discard(end)
+
+    def cut(self) -> None:
+        """Readers that wait for bytes find their connection closed."""
+        with self._lock:
+            for end in self._ends:
+                with suppress(OSError):  # closed by the other side already
+                    end.shutdown(socket.SHUT_RDWR)
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):

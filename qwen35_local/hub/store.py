@@ -21,7 +21,7 @@ from .progress import Meter, size
 from .recipe import Recipe
 from .remote import Listing, RemoteFile
 from .skeleton import fetch_skeleton
-from .transfer import Patience, on_disk
+from .transfer import PARTING, Patience, on_disk
 
 STATE, SOURCE, SKELETON = "convert.json", "source", "skeleton"
 KEPT_FILES = ("*.json", "*.jinja", "*.txt", "README.md", "LICENSE*")
@@ -123,7 +123,8 @@ def _stream(
         except BaseException as error:
             failed.append(error)
 
-    threading.Thread(target=fetch, daemon=True).start()
+    fetching = threading.Thread(target=fetch, daemon=True)
+    fetching.start()
     entries = {}
     try:
         for shard in shards:
@@ -139,6 +140,7 @@ def _stream(
             room.release()
     finally:
         fetcher.stop.set()
+        fetching.join(2 * PARTING)
     return entries
 
 

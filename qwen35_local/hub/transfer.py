@@ -6,17 +6,18 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DownloadError, StorageError
-from .http import Again, Answer, Client, StartOver, reason
+from .http import Again, Answer, Bodies, Client, StartOver, reason
 from .journal import Journal
 from .remote import RemoteFile
 
 READ = 256 << 10
 SLOWEST = 1024  # bytes a second; a connection below it for a whole stall period is as good as dead
+PARTING = 0.5  # seconds that a transfer which ends early waits for its connections to close
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class FileTransfer:
         self._client, self._url, self._file, self._part = client, url, file, part
         self._patience, self._stop, self._on_bytes, self._on_notice = patience, stop, on_bytes, on_notice
         self._lock = threading.Lock()
+        self._bodies = Bodies()
         self._failures = 0
         self._ranges = True
 
@@ -100,13 +102,21 @@ class FileTransfer:
                         if self._stop.is_set():
                             raise Stopped
             finally:
-                enough.set()
+                self._end(workers, enough)
             for kind in (StorageError, DownloadError, StartOver):  # the most telling first
                 for error in failed:
                     if isinstance(error, kind):
                         raise error
             if failed and not isinstance(failed[0], _NoRanges):
                 raise failed[0]
+
+    def _end(self, workers: Sequence[threading.Thread], enough: threading.Event) -> None:
+        """No connection is left open behind a transfer that has ended, nor waited for longer than Ctrl-C may take."""
+        enough.set()
+        self._bodies.cut()
+        deadline = time.monotonic() + PARTING
+        for worker in workers:
+            worker.join(max(deadline - time.monotonic(), 0.0))
 
     def _work(self, journal: Journal, queue: deque[int], failed: list[Exception], enough: threading.Event) -> None:
         try:
@@ -119,6 +129,7 @@ class FileTransfer:
         except Exception as error:
             failed.append(error)
             enough.set()
+            self._bodies.cut()  # the others may be waiting for bytes that nobody wants any more
 
     def _patiently(self, journal: Journal, segment: int, enough: threading.Event) -> None:
         while journal.written(segment) < journal.length(segment):
@@ -126,6 +137,8 @@ class FileTransfer:
                 self._segment(journal, segment, enough)
                 return
             except Again as error:
+                if enough.is_set() or self._stop.is_set():
+                    return
                 with self._lock:
                     self._failures += 1
                     failures = self._failures
@@ -144,14 +157,12 @@ class FileTransfer:
         first = segment * journal.segment
         start, end = first + journal.written(segment), first + journal.length(segment)
         answer = self._client.get(self._url, start, end, journal.size, self._file.path)
-        try:
+        with self._bodies.reading(answer):
             self._check_etag(journal, answer)
             if answer.start != start:
                 self._whole(journal, answer, enough)
             else:
                 self._copy(answer, end - start, lambda data: self._keep(journal, segment, data), enough)
-        finally:
-            answer.body.close()
 
     def _check_etag(self, journal: Journal, answer: Answer) -> None:
         with self._lock:

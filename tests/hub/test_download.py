@@ -191,6 +191,24 @@ def test_refusals_are_final_and_said(hub, get, status, headers, message):
     assert len(hub.seen("cdn")) <= QUICK.connections * 2
 
 
+def test_an_end_closes_every_connection_and_waits_for_none(hub, get):
+    """One connection is refused while the others hang, for longer than anybody waits."""
+    begun, refused = threading.Barrier(QUICK.connections, timeout=5), on_big(Fault(status=404))
+
+    def fault(request: Request) -> Fault | None:
+        if request.kind != "cdn" or BIG not in request.path:
+            return None
+        begun.wait()
+        return refused(request) or Fault(stall=1000)
+
+    hub.fault = fault
+    asked = time.monotonic()
+    with pytest.raises(DownloadError, match="has no"):
+        get(patience=replace(QUICK, stall=60.0))
+    assert time.monotonic() - asked < 5
+    assert not [thread.name for thread in threading.enumerate() if "_work" in thread.name or "verify" in thread.name]
+
+
 def test_listing_refusals(hub):
     with pytest.raises(DownloadError, match="has no repository you/other"):
         list_repository("you/other", endpoint=hub.endpoint)
