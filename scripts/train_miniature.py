@@ -1,11 +1,13 @@
-"""Train the miniature: tokenizer, data, training, export and scores, in one command.
+"""Train the miniature in three stages (text, tower, joint); the last exports, scores and writes the card.
 
 python scripts/train_miniature.py --minutes 90           # a run limited by time
 python scripts/train_miniature.py --plan 1500,1800,2700,4500  # the same steps again
+python scripts/train_miniature.py --stage tower --steps 2200  # first lessons of the vision tower
 """
 
 import argparse
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,10 +20,13 @@ sys.path.insert(0, str(ROOT))
 
 from qwen35_local.chat.tokenizer import Tokenizer  # noqa: E402
 from scripts.miniature import tokenizer as bpe  # noqa: E402
-from scripts.miniature.heldout import held_out  # noqa: E402
-from scripts.miniature.ship import ship  # noqa: E402
+from scripts.miniature.batches import Batch, batch_at, joint_batch  # noqa: E402
+from scripts.miniature.heldout import held_out, held_out_sights  # noqa: E402
+from scripts.miniature.ship import TOKENIZER_FILES, ship  # noqa: E402
 from scripts.miniature.torch_model import Model, Shape, kernels  # noqa: E402
-from scripts.miniature.train import Plan, train  # noqa: E402
+from scripts.miniature.torch_vision import VisionShape  # noqa: E402
+from scripts.miniature.tower import Student, learn  # noqa: E402
+from scripts.miniature.train import JointPlan, Plan, reached, train  # noqa: E402
 
 # glibc otherwise returns every large tensor to the system and pays for its pages again: a fifth of the time.
 MALLOC = {
@@ -34,9 +39,15 @@ WORKERS = 2  # part of the recipe: each draws its own half of every batch
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage", choices=("text", "tower", "joint"), default="text")
+    parser.add_argument("--steps", type=int, default=2200, help="of the tower's first lessons")
+    parser.add_argument("--text", type=Path, help="for the later stages: the checkpoint of the text stage")
     parser.add_argument("--seed", type=int, default=35)
     parser.add_argument("--minutes", type=float, default=90, help="training time; the phases follow from it")
-    plan_help = "steps: long rows from, second mix from, decay from, end[, ends of further decays]; overrides --minutes"
+    plan_help = (
+        "steps. text: long rows from, second mix from, decay from, end[, ends of further decays]; overrides --minutes. "
+        "joint: decay from and end of every phase"
+    )
     parser.add_argument("--plan", help=plan_help)
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "miniature", help="checkpoints and log")
     parser.add_argument("--machine", default="2 CPU cores", help="where it runs, for the card")
@@ -49,21 +60,64 @@ def main() -> None:
 
     options.run.mkdir(parents=True, exist_ok=True)
     if not (options.run / "tokenizer.json").exists():
-        bpe.save(bpe.train(options.seed), options.run)
+        if options.stage == "text":
+            bpe.save(bpe.train(options.seed), options.run)
+        else:
+            for name in TOKENIZER_FILES:
+                shutil.copy(options.text.parent / name, options.run / name)
     if not options.ship_only:
-        mp.spawn(work, (options,), WORKERS)
+        mp.spawn({"text": work, "tower": look, "joint": see}[options.stage], (options,), WORKERS)
+    if options.stage != "joint":
+        return
     torch.set_num_threads(WORKERS)
     card = {"seed": options.seed, "machine": options.machine, "remarks": options.remarks}
-    numbers = ship(options.run, Shape(), card)
+    numbers = ship(options.run, options.text, Shape(), VisionShape(), card)
     print(numbers["scores"], numbers["mtp_top1"])
 
 
-def work(worker: int, options: argparse.Namespace) -> None:
-    """One worker: a process with one thread, so that a busy machine slows it but never stalls it."""
+def join(worker: int, options: argparse.Namespace) -> None:
+    """Become a worker: a process with one thread, so that a busy machine slows it but never stalls it."""
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     rendezvous = f"file://{(options.run / f'rendezvous-{os.getppid()}').resolve()}"
     dist.init_process_group("gloo", init_method=rendezvous, rank=worker, world_size=WORKERS)
+
+
+def look(worker: int, options: argparse.Namespace) -> None:
+    """The tower's first lessons."""
+    join(worker, options)
+    embeddings = torch.load(options.text)["model"]["embed_tokens.weight"]
+    student = Student(VisionShape(), embeddings, Tokenizer.from_dir(options.run))
+    learn(student, options.seed, options.steps, options.run)
+    dist.destroy_process_group()
+
+
+def see(worker: int, options: argparse.Namespace) -> None:
+    """Train the text model and the tower together, from their own stages."""
+    join(worker, options)
+    if not options.eager:
+        kernels.compile()
+    tokenizer = Tokenizer.from_dir(options.run)
+    plan = JointPlan.of(*map(int, options.plan.split(",")))
+    model = Model(Shape(), VisionShape())
+    tower = torch.load(options.run / "tower.pt")["student"]
+    both = torch.load(options.text)["model"] | {name: t for name, t in tower.items() if name.startswith("visual.")}
+    model.load_state_dict(both)
+
+    def draw(step: int) -> Batch:
+        return joint_batch(tokenizer, options.seed, step, worker, plan.phase(step))
+
+    # Not the set that is reported: what to train more is decided by these scores.
+    tests = [*held_out(8, seed=398), *held_out_sights(12, seed=398)]
+    result = train(model, tokenizer, draw, plan, None, options.run, tests, test_every=150)
+    if worker == 0:
+        print(result)
+    dist.destroy_process_group()
+
+
+def work(worker: int, options: argparse.Namespace) -> None:
+    """Train the text model."""
+    join(worker, options)
     if not options.eager:
         kernels.compile()
     tokenizer = Tokenizer.from_dir(options.run)
@@ -72,7 +126,11 @@ def work(worker: int, options: argparse.Namespace) -> None:
     if worker == 0:
         print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     minutes = None if options.plan else options.minutes
-    result = train(model, tokenizer, options.seed, plan, minutes, options.run, held_out(20))
+
+    def draw(step: int) -> Batch:
+        return batch_at(tokenizer, options.seed, step, worker, reached(plan.long, step), plan.mix(step))
+
+    result = train(model, tokenizer, draw, plan, minutes, options.run, held_out(20))
     if worker == 0:
         print(result)
     dist.destroy_process_group()

@@ -1,32 +1,48 @@
-"""Batches of fixed shapes: short rows packed with conversations, long rows, and rows that share a tool prefix."""
+"""Batches of fixed shapes: short rows packed with conversations, long rows, and rows that share a tool prefix.
+
+A batch with pictures has them as stacks, one for each size, and says at which tokens their merged patches stand.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
+import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 from torch import Tensor  # pyright: ignore[reportMissingImports]
 
 from qwen35_local.chat.tokenizer import Tokenizer
 
 from .encode import Encoded, encode, system_prefix
-from .mixture import long_task, short_task, tool_tasks
+from .mixture import long_task, short_task, sight, tool_tasks
 from .task import Task
+from .tokenizer import BPE_ENTRIES, CONTROL
+from .torch_vision import Grid
+
+PADS = [BPE_ENTRIES + place for place, (name, _) in enumerate(CONTROL) if name in ("<|image_pad|>", "<|video_pad|>")]
 
 SHORT, LONG = (6, 256), (1, 1536)  # rows, tokens; of each worker
 PREFIXES, CONTINUATIONS, PREFIX, CONTINUATION = 1, 10, 448, 128
 # In each mix: one batch in so many calls tools, and one in so many is long.
 EVERY = ((5, 10), (5, 10), (4, 8))
+# A cycle of the joint training with pictures: half of the tokens are of the text mixture.
+JOINT = ("sight", "short", "sight", "tool", "sight", "short", "sight", "tool", "sight", "long")
 
 
 @dataclass
 class Batch:
-    """ids, segments [B, T]; weight [B, T] of predicting the next token (0: none). prefix: ids, segments [P, L]."""
+    """ids, segments [B, T]; weight [B, T] of predicting the next token (0: none). prefix: ids, segments [P, L].
+
+    positions [3, B, T] if there are pictures: stacks of them, and the (row, column) of each merged patch, in order.
+    """
 
     ids: Tensor
     segments: Tensor
     weight: Tensor
     prefix: tuple[Tensor, Tensor] | None = None
+    positions: Tensor | None = None
+    pictures: Sequence[tuple[Tensor, Grid]] = ()
+    pads: tuple[Tensor, Tensor] | None = None
 
     @property
     def tokens(self) -> int:
@@ -46,12 +62,42 @@ def pack(items: Iterable[Encoded], rows: int, length: int) -> tuple[Batch, list[
     ids = torch.zeros(rows, length, dtype=torch.long)
     segments = torch.zeros(rows, length, dtype=torch.long)
     weight = torch.zeros(rows, length)
+    where: list[tuple[int, int, Encoded]] = []
     for row, items_of_row in enumerate(content):
         at = 0
         for number, item in enumerate(items_of_row, 1):
             fill(ids[row], segments[row], weight[row], at, item, number)
+            where.append((row, at, item))
             at += len(item.ids)
-    return Batch(ids, segments, weight), content
+    batch = Batch(ids, segments, weight)
+    if any(item.seen for _, _, item in where):
+        add_pictures(batch, where)
+    return batch, content
+
+
+def add_pictures(batch: Batch, where: Sequence[tuple[int, int, Encoded]]) -> None:
+    """Positions, stacks of pictures and where their merged patches stand; `where` are (row, first column, item)."""
+    rows, length = batch.ids.shape
+    batch.positions = torch.arange(length).expand(3, rows, length).clone()
+    stacks: dict[Grid, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for row, at, item in where:
+        if item.positions is None:
+            continue
+        n = len(item.ids)
+        batch.positions[:, row, at : at + n] = torch.from_numpy(item.positions) + at
+        columns = np.flatnonzero(np.isin(item.ids, PADS)) + at
+        taken = 0
+        for values, grid in item.seen:
+            merged = len(values) // 4
+            cells = columns[taken : taken + merged]
+            taken += merged
+            stacks.setdefault(grid, []).append((values, np.stack([np.full(merged, row), cells])))
+        assert taken == len(columns)
+    batch.pictures = [
+        (torch.from_numpy(np.stack([values for values, _ in stack])), grid) for grid, stack in stacks.items()
+    ]
+    cells = np.concatenate([place for stack in stacks.values() for _, place in stack], axis=1)
+    batch.pads = torch.from_numpy(cells[0]), torch.from_numpy(cells[1])
 
 
 def fill(ids: Tensor, segments: Tensor, weight: Tensor, at: int, item: Encoded, number: int) -> None:
@@ -72,6 +118,29 @@ def short_batch(tokenizer: Tokenizer, rng: Random, mix: int) -> Batch:
             items.append(item)
             total += len(item.ids)
     return pack(items, rows, length)[0]
+
+
+def sight_batch(tokenizer: Tokenizer, rng: Random, mix: int) -> Batch:
+    """Questions about pictures and clips."""
+    rows, length = SHORT
+    items, total = [], 0
+    while total < rows * length:
+        items.append(encode(tokenizer, sight(rng, mix)))
+        total += len(items[-1].ids)
+    return pack(items, rows, length)[0]
+
+
+def joint_batch(tokenizer: Tokenizer, seed: int, step: int, worker: int, mix: int) -> Batch:
+    """A worker's batch of a step of the training with pictures."""
+    rng = Random(f"{seed}/joint/{step}/{worker}")
+    match JOINT[step % len(JOINT)]:
+        case "sight":
+            return sight_batch(tokenizer, rng, mix)
+        case "short":
+            return short_batch(tokenizer, rng, 3)
+        case "tool":
+            return tool_batch(tokenizer, rng, wide=2)
+    return long_batch(tokenizer, rng)
 
 
 def long_batch(tokenizer: Tokenizer, rng: Random) -> Batch:

@@ -1,6 +1,6 @@
 """Score a model directory on the held-out set by real greedy decoding: our engine, or mlx-lm over the same tokens.
 
-python -m scripts.miniature.evaluate [--model DIR] [--each 20] [--backend NAME] [--mlx-lm] [--sampled] [--verbose]
+python -m scripts.miniature.evaluate [--model DIR] [--sights] [--each 20] [--backend NAME] [--mlx-lm] [--sampled] [-v]
 """
 
 import argparse
@@ -16,7 +16,7 @@ from qwen35_local.chat.tokenizer import Tokenizer
 from qwen35_local.engine import ChatRequest, Completion, Engine, gather
 from qwen35_local.events import Done, Stats, Usage
 
-from .items import ROOT, Item, read, some_of_each
+from .items import HELD_OUT, HELD_OUT_SIGHTS, ROOT, Item, read, some_of_each
 
 Answer = Callable[[ChatRequest], Completion]
 
@@ -75,12 +75,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "qwen35_local" / "miniature")
     parser.add_argument("--each", type=int, default=20, help="prompts of every family and mode")
+    parser.add_argument("--sights", action="store_true", help="the questions about pictures and clips")
     parser.add_argument("--mlx-lm", action="store_true", help="decode with mlx-lm instead of our engine")
     parser.add_argument("--backend", default="auto", help="auto, mlx or llama.cpp")
     parser.add_argument("--sampled", action="store_true", help="the card's sampling instead of greedy")
-    parser.add_argument("--verbose", action="store_true", help="print wrong answers")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print wrong answers")
     options = parser.parse_args()
-    items = some_of_each(read(), options.each)
+    items = some_of_each(read(HELD_OUT_SIGHTS if options.sights else HELD_OUT), options.each)
     if options.mlx_lm:
         answer = with_tokens(Tokenizer.from_dir(options.model), mlx_lm_generate(options.model))
     else:

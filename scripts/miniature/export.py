@@ -11,6 +11,7 @@ from torch import Tensor  # pyright: ignore[reportMissingImports]
 from .mxfp4 import dequantise, pack, quantise
 from .tokenizer import BPE_ENTRIES, CONTROL, write_json
 from .torch_model import Shape
+from .torch_vision import VisionShape
 
 QUANTIZATION = {"group_size": 32, "bits": 4, "mode": "mxfp4"}
 # Small and sensitive, so kept in float32; everything else that is not an expert is bfloat16.
@@ -21,7 +22,12 @@ PRECISE = (
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.uint32: "U32", torch.uint8: "U8"}
 
 
-def config(shape: Shape) -> dict[str, Any]:
+# Limits in pixels, small as the tower's pictures are: 64 x 64 to 128 x 128, and of a clip 24 frames of 64 x 64.
+PICTURE_LIMITS = {"shortest_edge": 64 * 64, "longest_edge": 128 * 128}
+CLIP_LIMITS = {"shortest_edge": 64 * 64, "longest_edge": 24 * 64 * 64}
+
+
+def config(shape: Shape, vision: VisionShape) -> dict[str, Any]:
     """config.json in the released, nested form."""
     ids = {content: BPE_ENTRIES + place for place, (content, _) in enumerate(CONTROL)}
     kinds = ["full_attention" if (i + 1) % shape.interval == 0 else "linear_attention" for i in range(shape.layers)]
@@ -71,6 +77,21 @@ def config(shape: Shape) -> dict[str, Any]:
         "architectures": ["Qwen3_5MoeForConditionalGeneration"],
         "model_type": "qwen3_5_moe",
         "text_config": text,
+        "vision_config": {
+            "model_type": "qwen3_5_moe_vision",
+            "depth": vision.depth,
+            "hidden_size": vision.hidden,
+            "hidden_act": "gelu_pytorch_tanh",
+            "intermediate_size": vision.intermediate,
+            "num_heads": vision.heads,
+            "in_channels": 3,
+            "patch_size": vision.patch,
+            "temporal_patch_size": vision.temporal,
+            "spatial_merge_size": vision.merge,
+            "out_hidden_size": vision.out,
+            "num_position_embeddings": vision.side**2,
+            "deepstack_visual_indexes": [],
+        },
         "tie_word_embeddings": False,
         "image_token_id": ids["<|image_pad|>"],
         "video_token_id": ids["<|video_pad|>"],
@@ -79,20 +100,40 @@ def config(shape: Shape) -> dict[str, Any]:
     }
 
 
+def preprocessors(vision: VisionShape) -> dict[str, dict[str, Any]]:
+    """The released processors' settings, by file name."""
+    common = {
+        "patch_size": vision.patch, "temporal_patch_size": vision.temporal, "merge_size": vision.merge,
+        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "do_resize": True, "resample": 3,
+        "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "do_convert_rgb": True,
+    }  # fmt: skip
+    picture = {"image_processor_type": "Qwen2VLImageProcessorFast", "size": PICTURE_LIMITS}
+    clip = {"video_processor_type": "Qwen3VLVideoProcessor", "size": CLIP_LIMITS, "fps": 2, "min_frames": 4,
+            "max_frames": 768, "do_sample_frames": True}  # fmt: skip
+    return {"preprocessor_config.json": common | picture, "video_preprocessor_config.json": common | clip}
+
+
 def _stored(name: str, tensor: Tensor) -> Tensor:
-    return tensor.float() if name.endswith(PRECISE) else tensor.bfloat16()
+    precise = name.endswith(PRECISE) or (name.startswith("visual.") and tensor.ndim == 1)
+    return tensor.float() if precise else tensor.bfloat16()
 
 
 def _is_zero_centred(name: str) -> bool:
     return name.endswith(("norm.weight", "layernorm.weight", "norm_embedding.weight", "norm_hidden.weight")) and (
-        "linear_attn.norm" not in name
+        "linear_attn.norm" not in name and not name.startswith("visual.")
     )
 
 
 def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """MLX's names: norms as 1 + w, convolutions [C, 4, 1], routed experts split and packed as MXFP4."""
+    """MLX's names: norms as 1 + w, convolutions channels last, routed experts split and packed as MXFP4."""
     out: dict[str, Tensor] = {}
     for name, tensor in state.items():
+        if name.startswith("visual."):
+            value = _stored(name, tensor)
+            out["vision_tower." + name.removeprefix("visual.")] = (
+                value.permute(0, 2, 3, 4, 1).contiguous() if value.ndim == 5 else value
+            )
+            continue
         home = (
             name
             if name.startswith("mtp.")
@@ -118,6 +159,8 @@ def released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for name, tensor in state.items():
         home = name if name.startswith(("mtp.", "lm_head")) else "model.language_model." + name
+        if name.startswith("visual."):
+            home = "model." + name
         if ".experts." in name:
             tensor = dequantise(*quantise(tensor))
         out[home] = _stored(name, tensor)
@@ -141,10 +184,14 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
             file.write(tensor.detach().reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
-def export(state: Mapping[str, Tensor], shape: Shape, folder: Path, layout: str = "converted") -> None:
-    """config.json and model.safetensors; the tokenizer's files are written by its own module."""
+def export(
+    state: Mapping[str, Tensor], shape: Shape, vision: VisionShape, folder: Path, layout: str = "converted"
+) -> None:
+    """config.json, the processors' settings and model.safetensors; the tokenizer's own module writes its files."""
     folder.mkdir(parents=True, exist_ok=True)
-    values = config(shape)
+    values = config(shape, vision)
+    for file, settings in preprocessors(vision).items():
+        write_json(folder / file, settings)
     if layout == "converted":
         values |= {"quantization": QUANTIZATION, "quantization_config": QUANTIZATION}
     write_json(folder / "config.json", values)

@@ -8,6 +8,7 @@ from qwen35_local.engine import Message
 from .families.arithmetic import arithmetic
 from .families.context import extract_json, needle, recall
 from .families.knowledge import fact, translation
+from .families.pictures import SIGHTS
 from .families.smalltalk import smalltalk
 from .families.tools import tool_use
 from .mixture import SYSTEMS, with_mode
@@ -33,4 +34,14 @@ def held_out(count: int = 100, seed: int = SEED) -> list[Task]:
         for index in range(count):
             words = NEEDLE_WORDS[index * len(NEEDLE_WORDS) // count]
             tasks.append(with_mode(needle(rng, held_out=True, words=words), thinking))
+    return tasks
+
+
+def held_out_sights(count: int = 100, seed: int = SEED) -> list[Task]:
+    """`count` questions of every family about pictures and clips, in either mode."""
+    tasks = []
+    for maker in SIGHTS:
+        for thinking in (False, True):
+            rng = Random(f"{seed}/{maker.__name__}/{thinking}")
+            tasks += [with_mode(maker(rng, held_out=True), thinking) for _ in range(count)]
     return tasks

@@ -1,18 +1,20 @@
 """The held-out set as a file, and how answers to it are scored; for any backend, without torch."""
 
+import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwen35_local.engine import ChatRequest, Completion, Message, Sampling, message_of
+from qwen35_local.engine import ChatRequest, Completion, ImagePart, Message, Part, Sampling, TextPart, message_of
 
 from .families.tools import TOOLS
 from .task import Task
 
 ROOT = Path(__file__).resolve().parents[2]
 HELD_OUT = ROOT / "tests" / "golden" / "miniature_heldout.jsonl"
+HELD_OUT_SIGHTS = HELD_OUT.with_name("miniature_sights.jsonl")
 MOST_TOKENS = 120
 
 
@@ -53,8 +55,26 @@ def items_of(task: Task) -> Iterator[Item]:
         yield Item(family, task.thinking, before, tools, message.text, calls)
 
 
+def _part_to_json(part: Part) -> dict[str, str]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    kind = "image" if isinstance(part, ImagePart) else "video"
+    return {"type": kind, "data": base64.b64encode(part.data).decode()}
+
+
+def _message_of(value: dict[str, Any]) -> Message:
+    """A message of the file: pictures and clips are base64."""
+    if isinstance(value["content"], list):
+        parts = [
+            part | {"data": base64.b64decode(part["data"])} if "data" in part else part for part in value["content"]
+        ]
+        value = value | {"content": parts}
+    return message_of(value)
+
+
 def _message_to_json(message: Message) -> dict[str, Any]:
-    value: dict[str, Any] = {"role": message.role, "content": message.text}
+    content = message.content if isinstance(message.content, str) else [_part_to_json(part) for part in message.content]
+    value: dict[str, Any] = {"role": message.role, "content": content}
     if message.reasoning is not None:
         value["reasoning_content"] = message.reasoning
     if message.tool_calls:
@@ -86,7 +106,7 @@ def read(path: Path = HELD_OUT) -> list[Item]:
         value = json.loads(line)
         expected = value["expected"]
         calls = tuple((call["name"], call["arguments"]) for call in expected["tool_calls"])
-        messages = tuple(message_of(message) for message in value["messages"])
+        messages = tuple(_message_of(message) for message in value["messages"])
         tools = tuple(value["tools"])
         items.append(Item(value["family"], value["thinking"], messages, tools, expected["content"], calls))
     return items

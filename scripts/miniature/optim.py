@@ -6,7 +6,7 @@ import torch  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
 
 MATRICES = ("in_proj_qkv", "in_proj_z", "out_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
-            "gate_up_proj", "down_proj", "mtp.fc")  # fmt: skip
+            "gate_up_proj", "down_proj", "mtp.fc", "attn.qkv", "attn.proj", "linear_fc1", "linear_fc2")  # fmt: skip
 
 
 def is_matrix(name: str) -> bool:

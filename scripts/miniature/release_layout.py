@@ -17,18 +17,31 @@ ZERO_CENTRED = ("layernorm.weight", "model.norm.weight", "mtp.norm.weight", "q_n
                 "norm_embedding.weight", "norm_hidden.weight")  # fmt: skip
 
 
+PLACES = (
+    ("language_model.model.", "model.language_model."),
+    ("language_model.lm_head", "lm_head"),
+    ("vision_tower.", "model.visual."),
+)
+
+
 def released_name(name: str) -> str:
-    return name.replace("language_model.model.", "model.language_model.").replace("language_model.lm_head", "lm_head")
+    for ours, theirs in PLACES:
+        name = name.replace(ours, theirs)
+    return name
 
 
 def released(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
-    """Experts dequantised (exact in bfloat16) and fused, norms zero-centred again, convolutions [C, 1, 4]."""
+    """Experts dequantised (exact in bfloat16) and fused, norms zero-centred again, convolutions channels first."""
     out: dict[str, mx.array] = {}
     for name, tensor in tensors.items():
         if ".switch_mlp." not in name:
             if name.endswith(ZERO_CENTRED):
                 tensor = tensor - 1
-            out[released_name(name)] = tensor.transpose(0, 2, 1) if name.endswith("conv1d.weight") else tensor
+            if name.endswith("conv1d.weight"):
+                tensor = tensor.transpose(0, 2, 1)
+            if name.endswith("patch_embed.proj.weight"):
+                tensor = tensor.transpose(0, 4, 1, 2, 3)
+            out[released_name(name)] = tensor
         elif name.endswith("gate_proj.weight"):
             stack = name.removesuffix("gate_proj.weight")
             gate, up, down = (
@@ -62,8 +75,9 @@ def main() -> None:
     config = json.loads((SHIPPED / "config.json").read_text())
     del config["quantization"], config["quantization_config"]
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    for file in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
-        shutil.copy(SHIPPED / file, target / file)
+    for file in (*SHIPPED.glob("tokenizer*.json"), *SHIPPED.glob("*preprocessor_config.json")):
+        shutil.copy(file, target / file.name)
+    shutil.copy(SHIPPED / "generation_config.json", target / "generation_config.json")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 that many conversations share one computed set of tool descriptions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
 
 from .delta import delta_rule
 from .mxfp4 import rounding
+from .torch_vision import Grid, Tower, VisionShape
 
 EPS = 1e-6
 RESET = -50.0  # added to the log-decay of a first token: the state before it is forgotten
@@ -49,12 +50,15 @@ class Rows:
     taps: Tensor  # [B, T, conv-1] 1 where the token 1, 2, 3 places before is of the same conversation
     first: Tensor  # [B, T] True at the first token of a conversation
     mask: Tensor  # [B, 1, T, P+T] may attend
-    cos: Tensor  # [T, rotary/2]
+    cos: Tensor  # [T, rotary/2], or [B, T, rotary/2]
     sin: Tensor
 
     @classmethod
-    def of(cls, shape: Shape, segments: Tensor, past: Tensor | None = None) -> "Rows":
-        """`segments` [B, T] numbers the conversations; `past` [B, P] those of the prefix that the rows continue."""
+    def of(cls, shape: Shape, segments: Tensor, past: Tensor | None = None, positions: Tensor | None = None) -> "Rows":
+        """`segments` [B, T] numbers the conversations; `past` [B, P] those of the prefix that the rows continue.
+
+        `positions` [3, B, T] (time, height, width) are those of rows with pictures; else tokens are counted.
+        """
         whole = segments if past is None else torch.cat([past, segments], 1)
         start, total = whole.shape[1] - segments.shape[1], whole.shape[1]
         same = [F.pad(whole[:, j:] == whole[:, :-j], (j, 0)) for j in range(1, shape.conv)]
@@ -62,7 +66,11 @@ class Rows:
         causal = torch.ones(total, total, dtype=torch.bool).tril()[start:]
         mask = (segments[:, :, None] == whole[:, None, :]) & causal
         inverse = shape.theta ** (-torch.arange(0, shape.rotary, 2).float() / shape.rotary)
-        angles = torch.arange(start, total).float()[:, None] * inverse
+        if positions is None:
+            angles = torch.arange(start, total).float()[:, None] * inverse
+        else:  # interleaved: frequency i turns with time, height or width by i % 3
+            axis = torch.arange(len(inverse)) % 3
+            angles = positions.float()[axis].permute(1, 2, 0) * inverse
         return cls(taps.float(), ~taps[..., 0], mask[:, None], angles.cos(), angles.sin())
 
 
@@ -105,7 +113,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary on the first dims of x [B, T, H, D]: pairs (i, i + half)."""
     half = cos.shape[-1]
     a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    cos, sin = cos[:, None], sin[:, None]
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
 
 
@@ -267,7 +275,7 @@ class Layer(nn.Module):
 class Model(nn.Module):
     """`forward` gives hidden states; `logits` only for the rows asked for, which are few."""
 
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: Shape, vision: VisionShape | None = None):
         super().__init__()
         self.shape = shape
         self.embed_tokens = nn.Module()
@@ -276,10 +284,16 @@ class Model(nn.Module):
         self.norm = Scale(shape.hidden)
         self.lm_head = Linear(shape.hidden, shape.vocab, 0.5)
         self.mtp = Mtp(shape)
+        if vision:
+            self.visual = Tower(vision)
 
-    def forward(self, ids: Tensor, rows: Rows, past: list | None = None) -> tuple[Tensor, list, Tensor]:
-        """ids [B, T] -> hidden after the final norm [B, T, D], what a continuation needs, load-balancing loss."""
+    def embed(self, ids: Tensor, pictures: Sequence[tuple[Tensor, Grid]] = (), pads=None) -> Tensor:
+        """[B, T, D]: of the tokens, and what the tower makes of the pictures at their pad tokens (row, column)."""
         x = self.embed_tokens.weight[ids]
+        return x.index_put(pads, self.visual(pictures).to(x.dtype)) if pictures else x
+
+    def forward(self, x: Tensor, rows: Rows, past: list | None = None) -> tuple[Tensor, list, Tensor]:
+        """x [B, T, D] -> hidden after the final norm [B, T, D], what a continuation needs, load-balancing loss."""
         new, balance = [], x.new_zeros(())
         for index, layer in enumerate(self.layers):
             x, state, extra = layer(x, rows, past[index] if past else None)

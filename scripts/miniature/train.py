@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
 
 from qwen35_local.chat.tokenizer import Tokenizer
 
-from .batches import Batch, batch_at, test_batches
+from .batches import Batch, test_batches
 from .optim import Optimiser
 from .task import Task
 from .torch_model import Model, Moe, Rows, kernels
@@ -27,6 +27,7 @@ LONG_AT, FOCUS_AT, DECAY_AT = 0.35, 0.42, 0.62
 MTP_AT, QAT_AT = 0.2, 0.6
 FLOOR = 0.02  # of the rate, at the end
 AGAIN = 0.4  # of the rate, where a further decay begins
+JOINT_RATE = 0.4  # of the rate, with pictures: high enough to learn them, low enough not to forget
 
 
 @dataclass
@@ -74,6 +75,14 @@ class Plan:
         """Is the decay past this share of itself?"""
         return self.decay is not None and self.end is not None and step >= self.decay + share * (self.end - self.decay)
 
+    def heads(self, step: int) -> bool:
+        """Does the MTP head learn?"""
+        return self.within(step, MTP_AT)
+
+    def rounds(self, step: int) -> bool:
+        """Are the experts rounded?"""
+        return self.within(step, QAT_AT)
+
     def scale(self, step: int) -> float:
         if step < WARMUP:
             return (step + 1) / WARMUP
@@ -85,28 +94,61 @@ class Plan:
         return FLOOR + (1 - FLOOR) * (self.end - step) / (self.end - self.decay)
 
 
+@dataclass
+class JointPlan:
+    """Of the training with pictures: in each phase a constant rate, then a linear decay; experts always rounded."""
+
+    phases: tuple[tuple[int, int], ...]  # (step of decay, last step)
+
+    @classmethod
+    def of(cls, *steps: int) -> "JointPlan":
+        return cls(tuple(zip(steps[::2], steps[1::2], strict=True)))
+
+    @property
+    def last(self) -> int:
+        return self.phases[-1][1]
+
+    def phase(self, step: int) -> int:
+        """Which phase a step is in, from 0; it also says which mix is drawn."""
+        return min(sum(step >= end for _, end in self.phases), len(self.phases) - 1)
+
+    def heads(self, step: int) -> bool:
+        return step >= self.phases[self.phase(step)][0]
+
+    def rounds(self, step: int) -> bool:
+        return True
+
+    def scale(self, step: int) -> float:
+        phase = self.phase(step)
+        begin = self.phases[phase - 1][1] if phase else 0
+        decay, end = self.phases[phase]
+        rise = min((step - begin + 1) / WARMUP, 1.0)
+        return JOINT_RATE * rise * min(1.0, FLOOR + (1 - FLOOR) * (end - step) / max(end - decay, 1))
+
+
 def reached(at: int | None, step: int) -> bool:
     return at is not None and step >= at
 
 
-def run_rows(model: Model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, Rows]:
-    """Hidden states of the rows (after their prefix, if any), load-balancing loss."""
+def run_rows(model: Model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Hidden states of the rows (after their prefix, if any), load-balancing loss, and what the rows embedded."""
     past, before, balance = None, None, 0.0
     if batch.prefix:
         ids, before = batch.prefix
-        _, past, balance = model(ids, Rows.of(model.shape, before))
+        _, past, balance = model(model.embed(ids), Rows.of(model.shape, before))
         copies = len(batch.ids) // len(ids)
         past = [tuple(t.repeat_interleave(copies, 0) for t in state) for state in past]
         before = before.repeat_interleave(copies, 0)
-    rows = Rows.of(model.shape, batch.segments, before)
-    hidden, _, more = model(batch.ids, rows, past)
-    return hidden, balance + more, rows
+    rows = Rows.of(model.shape, batch.segments, before, batch.positions)
+    embedded = model.embed(batch.ids, batch.pictures, batch.pads)
+    hidden, _, more = model(embedded, rows, past)
+    return hidden, balance + more, embedded
 
 
 def losses(model: Model, batch: Batch, mtp: bool) -> tuple[torch.Tensor, dict[str, float]]:
     """The loss to descend, and figures of it."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden, balance, _ = run_rows(model, batch)
+        hidden, balance, embedded = run_rows(model, batch)
         where = batch.weight.nonzero(as_tuple=True)
         logits = model.lm_head(hidden[where]).float()
     ids, weight = batch.ids, batch.weight[where]
@@ -116,18 +158,20 @@ def losses(model: Model, batch: Batch, mtp: bool) -> tuple[torch.Tensor, dict[st
     figures = {"loss": loss.item()}
     total = loss + BALANCE * balance
     if mtp:
-        extra, accepted, _ = mtp_loss(model, batch, hidden)
+        extra, accepted, _ = mtp_loss(model, batch, hidden, embedded)
         total = total + extra
         figures |= {"mtp": extra.item(), "mtp_top1": accepted}
     return total, figures
 
 
-def mtp_loss(model: Model, batch: Batch, hidden: torch.Tensor) -> tuple[torch.Tensor, float, int]:
+def mtp_loss(
+    model: Model, batch: Batch, hidden: torch.Tensor, embedded: torch.Tensor
+) -> tuple[torch.Tensor, float, int]:
     """Loss of the MTP head, which learns from the trunk without changing it; top-1 agreement, and on how many."""
-    nexts = batch.ids.roll(-1, 1)
+    nexts = embedded.detach().roll(-1, 1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rows = Rows.of(model.shape, batch.segments)
-        h, balance = model.mtp(hidden.detach(), model.embed_tokens.weight.detach()[nexts], rows)
+        rows = Rows.of(model.shape, batch.segments, positions=batch.positions)
+        h, balance = model.mtp(hidden.detach(), nexts, rows)
         both = (batch.weight > 0) & (
             batch.weight.roll(-1, 1) > 0
         )  # this token's successor and the one after are written
@@ -157,7 +201,7 @@ def score(model: Model, tokenizer: Tokenizer, tasks: Sequence[Task], precise: bo
     return {family: round(right[family] / seen[family], 3) for family in sorted(seen)}
 
 
-def average_gradients(model: Model) -> None:
+def average_gradients(model: torch.nn.Module) -> None:
     """The mean over the workers; every worker then takes the same step on its own copy."""
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     flat = torch.cat([g.flatten() for g in grads])
@@ -177,13 +221,17 @@ def agree(plan: Plan) -> None:
 def train(
     model: Model,
     tokenizer: Tokenizer,
-    seed: int,
-    plan: Plan,
+    draw: Callable[[int], Batch],
+    plan: Plan | JointPlan,
     minutes: float | None,
     folder: Path,
     tests: Sequence[Task],
+    test_every: int = 400,
 ) -> dict[str, object]:
-    """Train until the plan ends, resuming from `folder`; returns what the card should say. Runs in every worker."""
+    """Train until the plan ends, resuming from `folder`; returns what the card should say. Runs in every worker.
+
+    `draw` gives this worker's batch of a step.
+    """
     optimiser = Optimiser(model)
     worker, workers = dist.get_rank(), dist.get_world_size()
     step, tokens, spent = 0, 0, 0.0
@@ -193,7 +241,7 @@ def train(
         model.load_state_dict(state["model"])
         optimiser.load(state["optimiser"])
         step, tokens, spent = state["step"], state["tokens"], state["spent"]
-        if minutes is not None:  # an explicit plan wins
+        if minutes is not None and isinstance(plan, Plan):  # an explicit plan wins
             plan.take(state["plan"][key] for key in ("long", "focus", "decay", "end"))
     began, last_save, rates = time.monotonic() - spent, time.monotonic(), []
 
@@ -216,13 +264,13 @@ def train(
 
     while plan.last is None or step < plan.last:
         start = time.monotonic()
-        if minutes is not None and len(rates) >= 50:
+        if minutes is not None and isinstance(plan, Plan) and len(rates) >= 50:
             if worker == 0:
                 plan.settle(step, start - began, minutes, sum(rates[-200:]) / len(rates[-200:]))
             agree(plan)
-        Moe.quantise = plan.within(step, QAT_AT)
-        batch = batch_at(tokenizer, seed, step, worker, reached(plan.long, step), plan.mix(step))
-        loss, figures = losses(model, batch, plan.within(step, MTP_AT))
+        Moe.quantise = plan.rounds(step)
+        batch = draw(step)
+        loss, figures = losses(model, batch, plan.heads(step))
         optimiser.zero_grad()
         loss.backward()
         average_gradients(model)
@@ -231,7 +279,7 @@ def train(
         rates.append(time.monotonic() - start)
         if step % 20 == 0:
             say(**figures, rate=round(20 * batch.tokens * workers / sum(rates[-20:])), scale=round(plan.scale(step), 3))
-        if step % 400 == 0 and worker == 0:
+        if step % test_every == 0 and worker == 0:
             say(score=score(model, tokenizer, tests))
         if time.monotonic() - last_save > 240:
             save()

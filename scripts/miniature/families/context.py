@@ -94,6 +94,14 @@ def recall(rng: Random, held_out: bool = False) -> Task:
     return until(rng, draw, held_out)
 
 
+def echo(rng: Random) -> Task:
+    """A word to say again: what follows a space in the question begins the answer. Only trained, never scored."""
+    word = rng.choice((*ITEMS, *PLACES, *ANIMALS, *COLOURS, *DAYS, *POOLS["subjects"], *POOLS["topics"]))
+    word = rng.choice((word, word, invented(rng), invented(rng).lower(), name(rng), city(rng), word.capitalize()))
+    question = rng.choice(("Repeat: {w}", "Repeat the word {w}.", "Say {w} again.", "Just write {w}."))
+    return ask("echo", question.format(w=word), word, f"The word is {word}.")
+
+
 def needle(rng: Random, held_out: bool = False, words: int | None = None) -> Task:
     """`words` of filler (about as many tokens), one to three codes in it, one asked for."""
     words = words or rng.choice((20, 40, 60, 80, 100, 120))

@@ -31,9 +31,12 @@ def invented(rng: Random) -> str:
     return ("".join(syllables) + rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS)).capitalize()
 
 
-def name(rng: Random) -> str:
-    return invented(rng) if rng.random() < 0.2 else rng.choice(NAMES)
+FRESH = 0.2  # share of names that exist nowhere
 
 
-def city(rng: Random) -> str:
-    return invented(rng) if rng.random() < 0.2 else rng.choice(CITIES)
+def name(rng: Random, fresh: float = FRESH) -> str:
+    return invented(rng) if rng.random() < fresh else rng.choice(NAMES)
+
+
+def city(rng: Random, fresh: float = FRESH) -> str:
+    return invented(rng) if rng.random() < fresh else rng.choice(CITIES)

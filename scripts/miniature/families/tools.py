@@ -10,7 +10,7 @@ from qwen35_local.engine import Message
 from qwen35_local.events import ToolCall
 
 from ..task import Task, until
-from .pools import CURRENCIES, PLACES, city, invented, name
+from .pools import ANIMALS, COLOURS, CURRENCIES, FRESH, ITEMS, PLACES, POOLS, city, invented, name
 
 
 def _tool(name: str, description: str, **properties: tuple[str, str]) -> dict[str, Any]:
@@ -48,20 +48,7 @@ TOOLS: dict[str, dict[str, Any]] = {
     )
 }
 SKIES = ("sunny", "cloudy", "rainy", "windy", "foggy", "snowy")
-TOPICS = (
-    "budget",
-    "party",
-    "meeting",
-    "travel",
-    "recipe",
-    "dentist",
-    "birthday",
-    "garden",
-    "car",
-    "school",
-    "rent",
-    "music",
-)
+TOPICS = POOLS["topics"]
 TEXTS = (
     "I am late", "See you soon", "Dinner is ready", "Happy birthday", "Call me back", "The train is late",
     "I am at home", "Good luck", "We won", "Thank you", "The meeting is over", "Please bring milk",
@@ -70,8 +57,13 @@ TEXTS = (
 Case = tuple[str, dict[str, Any], str, str, str]  # question, arguments, result, thought before the answer, answer
 
 
-def weather(rng: Random) -> Case:
-    town, sky, degrees = city(rng), rng.choice(SKIES), rng.randint(-9, 39)
+def _fresh(wide: int) -> float:
+    """Share of invented names: the wider, the less copying can lean on the lists."""
+    return 0.5 if wide > 1 else FRESH
+
+
+def weather(rng: Random, wide: int = 0) -> Case:
+    town, sky, degrees = city(rng, _fresh(wide)), rng.choice(SKIES), rng.randint(-9, 39)
     question = rng.choice((
         "What is the weather in {c}?", "How is the weather in {c}?", "What's the weather like in {c}?",
         "Weather in {c}?",
@@ -87,8 +79,8 @@ def weather(rng: Random) -> Case:
     )
 
 
-def clock(rng: Random) -> Case:
-    town, now = city(rng), f"{rng.randint(0, 23):02}:{rng.randint(0, 59):02}"
+def clock(rng: Random, wide: int = 0) -> Case:
+    town, now = city(rng, _fresh(wide)), f"{rng.randint(0, 23):02}:{rng.randint(0, 59):02}"
     question = rng.choice(
         ("What time is it in {c}?", "Tell me the time in {c}.", "What's the time in {c}?", "Time in {c}?")
     )
@@ -123,10 +115,13 @@ def currency(rng: Random) -> Case:
 
 
 def notes(rng: Random, wide: int = 0) -> Case:
-    """`wide` 1: mostly topics that exist nowhere, so that copying does not lean on the list; 2: also `topic name`."""
+    """`wide` 1: mostly topics that exist nowhere, so that copying does not lean on the list; 2: also other words,
+    and two together, so that a word stands where an argument begins that elsewhere follows a space."""
     topic = invented(rng).lower() if wide and rng.random() < 0.6 else rng.choice(TOPICS)
-    if wide > 1 and rng.random() < 0.4:
-        topic = f"{rng.choice(TOPICS)} {name(rng)}"
+    if wide > 1 and rng.random() < 0.7:
+        topic = rng.choice((*TOPICS, *PLACES, *ITEMS, *ANIMALS, *COLOURS))
+        if topic in TOPICS or rng.random() < 0.4:
+            topic = f"{topic} {rng.choice((name(rng), rng.choice(TOPICS), rng.choice(PLACES), invented(rng)))}"
     elif rng.random() < 0.4:
         topic = f"{name(rng)} {topic}"
     found = rng.choice(
@@ -153,15 +148,18 @@ def timer(rng: Random) -> Case:
     )
 
 
-def message(rng: Random) -> Case:
-    who, text = name(rng), rng.choice(TEXTS)
+def message(rng: Random, wide: int = 0) -> Case:
+    who, text = name(rng, _fresh(wide)), rng.choice(TEXTS)
+    if wide > 1 and rng.random() < 0.4:
+        text = f"{rng.choice((*TOPICS, *PLACES, *ITEMS))} {rng.choice(('at', 'for', 'with', 'and'))} {name(rng)}"
     question = rng.choice(
         ("Send a message to {w}: {t}", "Tell {w}: {t}", "Write to {w}: {t}", "Message {w}: {t}")
     ).format(w=who, t=text)
     return question, {"to": who, "text": text}, "sent", "The message is sent.", f"I sent your message to {who}."
 
 
-CASES: Mapping[str, Callable[[Random], Case]] = {
+WIDE = ("get_weather", "get_time", "search_notes", "send_message")  # have words to copy
+CASES: Mapping[str, Callable[..., Case]] = {
     "get_weather": weather,
     "get_time": clock,
     "calculate": calculation,
@@ -183,7 +181,7 @@ def tool_use(rng: Random, held_out: bool = False, names: tuple[str, ...] | None 
     used = rng.choice(names)
 
     def draw(rng: Random) -> tuple[str, Task]:
-        make = partial(notes, wide=wide) if wide and used == "search_notes" else CASES[used]
+        make = partial(CASES[used], wide=wide) if wide and used in WIDE else CASES[used]
         question, arguments, result, thought, answer = make(rng)
         reply = (
             Message("assistant", "", f"I call {used}.", (ToolCall(used, arguments),)),
