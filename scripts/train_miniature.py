@@ -109,7 +109,7 @@ def see(worker: int, options: argparse.Namespace) -> None:
 
     # Not the set that is reported: what to train more is decided by these scores.
     tests = [*held_out(8, seed=398), *held_out_sights(12, seed=398)]
-    result = train(model, tokenizer, draw, plan, None, options.run, tests, test_every=150)
+    result = train(model, tokenizer, draw, plan, None, options.run, tests, test_every=200)
     if worker == 0:
         print(result)
     dist.destroy_process_group()

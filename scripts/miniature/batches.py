@@ -78,13 +78,13 @@ def pack(items: Iterable[Encoded], rows: int, length: int) -> tuple[Batch, list[
 def add_pictures(batch: Batch, where: Sequence[tuple[int, int, Encoded]]) -> None:
     """Positions, stacks of pictures and where their merged patches stand; `where` are (row, first column, item)."""
     rows, length = batch.ids.shape
-    batch.positions = torch.arange(length).expand(3, rows, length).clone()
+    positions = batch.positions = torch.arange(length).expand(3, rows, length).clone()
     stacks: dict[Grid, list[tuple[np.ndarray, np.ndarray]]] = {}
     for row, at, item in where:
         if item.positions is None:
             continue
         n = len(item.ids)
-        batch.positions[:, row, at : at + n] = torch.from_numpy(item.positions) + at
+        positions[:, row, at : at + n] = torch.from_numpy(item.positions) + at
         columns = np.flatnonzero(np.isin(item.ids, PADS)) + at
         taken = 0
         for values, grid in item.seen:

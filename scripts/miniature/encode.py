@@ -76,8 +76,7 @@ def with_media(tokenizer: Tokenizer, item: Encoded, media: list[ImagePart | Vide
             part = next(waiting)
             piece = []
             if digest(part.data.hex()) % 2:
-                ids.pop(), target.pop()
-                skip = True
+                ids, target, skip = ids[:-1], target[:-1], True
             frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(Image.open(io.BytesIO(part.data)))]
             for at in range(0, len(frames), FRAMES):
                 first, second = frames[at], frames[min(at + 1, len(frames) - 1)]

@@ -67,10 +67,10 @@ def lesson(rng: Random, step: int) -> tuple[list[tuple[Tensor, Grid]], Tensor, T
                 at = patch_of(mark.x, mark.y, grid)
                 kind[at] = 1 + KINDS.index(mark.kind)
                 paint[at] = 1 + COLOURS.index(mark.paint) if mark.paint else 0
-            rows.append(torch.from_numpy(values))
+            rows.append((torch.from_numpy(values), grid))
             kinds.append(kind)
             paints.append(paint)
-        stacks.append((torch.stack(rows), grid))
+        stacks.append((torch.stack([values for values, _ in rows]), rows[0][1]))
     return stacks, torch.cat(kinds), torch.cat(paints)
 
 

@@ -9,8 +9,12 @@ pytestmark = pytest.mark.oracle
 
 
 def test_features_are_those_of_transformers():
-    from transformers.models.qwen3_5_moe.configuration_qwen3_5_moe import Qwen3_5MoeVisionConfig
-    from transformers.models.qwen3_5_moe.modeling_qwen3_5_moe import Qwen3_5MoeVisionModel
+    from transformers.models.qwen3_5_moe.configuration_qwen3_5_moe import (  # pyright: ignore[reportMissingImports]
+        Qwen3_5MoeVisionConfig,
+    )
+    from transformers.models.qwen3_5_moe.modeling_qwen3_5_moe import (  # pyright: ignore[reportMissingImports]
+        Qwen3_5MoeVisionModel,
+    )
 
     from scripts.miniature.torch_vision import Tower, VisionShape
 

@@ -35,8 +35,8 @@ def clip(frames: Sequence[Image.Image]) -> bytes:
     """Frames as a file, losslessly: an animated PNG at two frames a second."""
     out = io.BytesIO()
     for frame in frames[1::2]:  # the encoder would merge equal frames, so every other one differs in a corner
-        red, green, blue = frame.getpixel((0, 0))
-        frame.putpixel((0, 0), (red - 1, green, blue))
+        red, *others = frame.crop((0, 0, 1, 1)).tobytes()
+        frame.putpixel((0, 0), (red - 1, *others))
     rest = list(frames[1:])
     frames[0].save(out, "PNG", save_all=True, append_images=rest, duration=int(FRAME * 1000), compress_level=1)
     return out.getvalue()
