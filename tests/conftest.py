@@ -37,6 +37,7 @@ You have access to the following functions: think about the user, the assistant 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-backends", action="store_true", help="a missing backend fails its tests, as in CI")
+    parser.addoption("--openai-api", type=Path, metavar="FILE", help="openapi.json of github.com/openai/openai-openapi")
 
 
 def pytest_unconfigure() -> None:

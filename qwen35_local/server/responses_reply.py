@@ -67,7 +67,7 @@ class ResponseReply:
         whole["incomplete_details"] = {"reason": "max_output_tokens"} if cut else None
         whole["usage"] = {
             "input_tokens": usage.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+            "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
             "output_tokens": usage.completion_tokens,
             "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
             "total_tokens": usage.prompt_tokens + usage.completion_tokens,
@@ -175,7 +175,6 @@ class ResponseReply:
             "output": list(self._output),
             "service_tier": "default",
             "truncation": "disabled",
-            "usage": None,
             **defaults,
             **self._asked.extra["echoed"],
         }
