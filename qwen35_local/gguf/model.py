@@ -27,7 +27,7 @@ class GgufModel:
     @classmethod
     def open(cls, path: Path) -> "GgufModel":
         """Read and check every header; no tensor data is touched. Any part of a split model names the whole."""
-        files = _parts(path)
+        files = parts_of(path)
         headers = [read_header(file) for file in files]
         tensors: dict[str, GgufTensor] = {}
         for number, header in enumerate(headers):
@@ -131,7 +131,7 @@ def find_gguf(path: Path) -> Path | None:
     return firsts[0] if firsts else None
 
 
-def _parts(path: Path) -> list[Path]:
+def parts_of(path: Path) -> list[Path]:
     """All files of the model that `path` is one file of, in order."""
     part = PART.match(path.name)
     if part is None:

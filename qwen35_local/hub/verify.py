@@ -10,7 +10,8 @@ from pathlib import Path
 from ..checkpoint.files import Checkpoint, TensorInfo
 from ..checkpoint.names import canonical
 from ..model.config import FULL, ModelConfig, Quantization, TextConfig
-from .manifest import Entry, Manifest
+from .known import Known
+from .manifest import Entry
 
 BLOCK = 8 << 20
 READERS = 4
@@ -25,11 +26,10 @@ class Finding:
     detail: str
 
 
-def check_files(path: Path, on_bytes: Callable[[int], None]) -> list[Finding]:
-    """Sizes and hashes of every file in the manifest; `on_bytes` hears of bytes from several threads."""
-    manifest = Manifest.read(path)
-    if manifest is None:
-        return [Finding("hashes", None, "no manifest: this directory was not made by `qwen35 download` or `convert`")]
+def check_files(path: Path, known: Known | None, on_bytes: Callable[[int], None]) -> list[Finding]:
+    """Sizes and hashes of every file that `known` names; `on_bytes` hears of bytes from several threads."""
+    if known is None:
+        return [Finding("hashes", None, "nobody left word of what these files should hash to")]
     stop = threading.Event()
 
     def check(item: tuple[str, Entry]) -> str | None:
@@ -37,13 +37,13 @@ def check_files(path: Path, on_bytes: Callable[[int], None]) -> list[Finding]:
 
     with ThreadPoolExecutor(READERS) as pool:
         try:
-            problems = [p for p in pool.map(check, sorted(manifest.files.items())) if p]
+            problems = [p for p in pool.map(check, sorted(known.files.items())) if p]
         except BaseException:
             stop.set()
             raise
     if problems:
         return [Finding("hashes", False, problem) for problem in problems]
-    return [Finding("hashes", True, f"{len(manifest.files)} files have the size and the hash they should have")]
+    return [Finding("hashes", True, f"{len(known.files)} files are what {known.origin} says they should be")]
 
 
 def _problem(path: Path, name: str, entry: Entry, on_bytes: Callable[[int], None]) -> str | None:

@@ -1,16 +1,24 @@
 """`verify`, `list`, `rm`, `doctor` and `bench`, as the command line runs them."""
 
+import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import make_checkpoint
+import numpy as np
 import pytest
 
+from hub.fake_hub import git_hash
 from qwen35_local.checkpoint.files import Checkpoint
 from qwen35_local.checkpoint.locate import find_model
 from qwen35_local.cli import main
+from qwen35_local.commands.verify import judged
 from qwen35_local.errors import CheckpointError
+from qwen35_local.gguf.convert import Types
+from qwen35_local.gguf.convert import convert as gguf_convert
+from qwen35_local.hub.known import known_hashes
 from qwen35_local.hub.manifest import Entry, Manifest
 from qwen35_local.hub.progress import Meter
 from qwen35_local.hub.recipe import recipe
@@ -56,7 +64,7 @@ def test_whole_and_found_by_name(model, capsys):
 def test_released_layout(tmp_path, layout):
     path = make_checkpoint.write(tmp_path / "src", "tiny", layout)
     assert [f.ok for f in check_tensors(path)] == [True, True]
-    assert check_files(path, lambda n: None)[0].ok is None
+    assert check_files(path, known_hashes(path), lambda n: None)[0].ok is None
 
 
 def test_one_wrong_bit(model, capsys):
@@ -73,7 +81,7 @@ def test_missing_and_cut_files(model):
     (model / "config.json").unlink()
     index = model / "model.safetensors.index.json"
     index.write_bytes(index.read_bytes()[:-1])
-    details = sorted(finding.detail for finding in check_files(model, lambda n: None))
+    details = sorted(finding.detail for finding in check_files(model, known_hashes(model), lambda n: None))
     assert details[0] == "config.json is missing"
     assert details[1].startswith("model.safetensors.index.json has")
 
@@ -101,6 +109,94 @@ def test_damaged_manifest(model):
     Manifest({"../x": Entry(1, "sha256", "0")}).write(model)
     with pytest.raises(CheckpointError, match="outside the directory"):
         Manifest.read(model)
+
+
+def test_a_tokenizer_or_weights_of_another_model():
+    """The forward pass judges what was learned, not only that numbers come out."""
+    ids, logits = [3, 1, 2], np.zeros((3, 8), np.float32)
+    assert judged(ids, 1, logits).detail == "all logits are equal"
+    logits[0, 1], logits[1, 2] = 3, 3
+    assert judged(ids, 1, logits).ok
+    logits = -logits
+    assert "no better than guessing (2.08)" in judged(ids, 1, logits).detail
+    logits[2, 0] = np.nan
+    assert judged(ids, 1, logits).detail == "1 logits are NaN or infinite"
+
+
+def test_files_of_the_hubs_cache(model, tmp_path):
+    """Its links tell the hashes: of a large file SHA-256, of a small one Git's."""
+    entry = tmp_path / "models--me--tiny"
+    snapshot = entry / "snapshots" / "c0ffee"
+    (entry / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for file in model.iterdir():
+        data = file.read_bytes()
+        name = hashlib.sha256(data).hexdigest() if file.suffix == ".safetensors" else git_hash(data)
+        (entry / "blobs" / name).write_bytes(data)
+        if file.name != "qwen35.json":
+            (snapshot / file.name).symlink_to(Path("../../blobs") / name)
+    assert [f.ok for f in check_files(snapshot, known_hashes(snapshot), lambda n: None)] == [True]
+    blob = (snapshot / "config.json").resolve()
+    blob.write_bytes(blob.read_bytes().replace(b"8", b"9", 1))
+    (snapshot / "model.safetensors.index.json").resolve().unlink()
+    details = [f.detail for f in check_files(snapshot, known_hashes(snapshot), lambda n: None)]
+    assert details[0].startswith("config.json is damaged: its hash is")
+    assert details[1:] == ["model.safetensors.index.json is missing"]
+
+
+def test_files_of_hf_download(model):
+    """As `hf download --local-dir` leaves them, by huggingface_hub's own writer."""
+    from huggingface_hub._local_folder import write_download_metadata
+
+    (model / "qwen35.json").unlink()
+    for file in [f for f in model.iterdir() if f.is_file()]:
+        write_download_metadata(model, file.name, "c0ffee", hashlib.sha256(file.read_bytes()).hexdigest())
+    (finding,) = check_files(model, known_hashes(model), lambda n: None)
+    assert (finding.ok, "hf download" in finding.detail) == (True, True)
+    (model / "config.json").unlink()
+    (finding,) = check_files(model, known_hashes(model), lambda n: None)
+    assert (finding.ok, finding.detail) == (False, "config.json is missing")
+
+
+# ---- GGUF ---------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def gguf(pristine: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "tiny.gguf"
+    for _ in gguf_convert(pristine, out, Types("f32", "f32")):
+        pass
+    return out
+
+
+def test_a_gguf_file(gguf, capsys):
+    code, out = command(capsys, "verify", str(gguf), "--no-forward", "--json")
+    found = json.loads(out)["checks"]
+    assert (code, [(c["check"], c["ok"]) for c in found]) == (
+        0, [("hashes", None), ("headers", True), ("tensors", True)]
+    )  # fmt: skip
+    data = gguf.read_bytes()
+    Manifest({gguf.name: Entry(len(data), "sha256", hashlib.sha256(data).hexdigest())}).write(gguf.parent)
+    assert command(capsys, "verify", str(gguf), "--no-forward")[0] == 0
+    gguf.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    code, out = command(capsys, "verify", str(gguf.parent), "--no-forward")
+    assert code == 1
+    assert "tiny.gguf is damaged: its hash is" in out
+    gguf.write_bytes(data[:-40])
+    code, out = command(capsys, "verify", str(gguf), "--no-forward")
+    assert code == 1
+    assert "headers   FAILED   tiny.gguf is truncated" in out
+    part = gguf.rename(gguf.with_name("tiny-00001-of-00002.gguf"))
+    code, out = command(capsys, "verify", str(part), "--no-forward")
+    assert code == 1
+    assert "the first is tiny-00002-of-00002.gguf" in out
+
+
+def test_the_forward_pass_of_a_gguf_file(gguf, capsys, monkeypatch):
+    """Made with the library where it is installed; else said to be skipped, with what to install, and no failure."""
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    monkeypatch.setitem(sys.modules, "llama_cpp.llama_cpp", None)
+    code, out = command(capsys, "verify", str(gguf))
+    assert code == 0
+    assert "forward   skipped  GGUF models need llama-cpp-python: " in out
 
 
 def test_list_and_rm(model, capsys, monkeypatch):
@@ -146,5 +242,5 @@ def test_bench_and_verify_of_the_miniature(capsys):
     assert "| 9 | warm |" in out
     code, out = command(capsys, "verify", "miniature")
     assert code == 0
-    assert "nats a token" in out
+    assert "'What is 2 + 2?' is answered with '4' at 0." in out
     assert command(capsys, "bench", "--prompts", "x")[0] == 2
