@@ -18,7 +18,7 @@ from qwen35_local.commands.verify import judged
 from qwen35_local.errors import CheckpointError
 from qwen35_local.gguf.convert import Types
 from qwen35_local.gguf.convert import convert as gguf_convert
-from qwen35_local.hub.known import known_hashes
+from qwen35_local.hub.known import known_hashes, known_hashes_of
 from qwen35_local.hub.manifest import Entry, Manifest
 from qwen35_local.hub.progress import Meter
 from qwen35_local.hub.recipe import recipe
@@ -188,6 +188,26 @@ def test_a_gguf_file(gguf, capsys):
     code, out = command(capsys, "verify", str(part), "--no-forward")
     assert code == 1
     assert "the first is tiny-00002-of-00002.gguf" in out
+
+
+def test_a_gguf_file_of_a_repository(gguf, tmp_path):
+    """Known to the manifest a directory above, or by its link into the Hub's cache; never by a walk over all there."""
+    data = gguf.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    (tmp_path / "repo" / "Q4").mkdir(parents=True)
+    inside = gguf.rename(tmp_path / "repo" / "Q4" / "m.gguf")
+    assert known_hashes_of([inside]) == (inside.parent, None)
+    Manifest({"Q4/m.gguf": Entry(len(data), "sha256", digest)}).write(tmp_path / "repo")
+    directory, known = known_hashes_of([inside])
+    assert known is not None
+    assert (directory, known.origin, list(known.files)) == (tmp_path / "repo", "qwen35.json", ["Q4/m.gguf"])
+    (tmp_path / "blobs").mkdir()
+    inside.rename(tmp_path / "blobs" / digest)
+    link = tmp_path / "linked.gguf"
+    link.symlink_to(Path("blobs") / digest)
+    _, known = known_hashes_of([link])
+    assert known is not None
+    assert (known.origin, known.files["linked.gguf"].digest) == ("the Hub's cache", digest)
 
 
 def test_the_forward_pass_of_a_gguf_file(gguf, capsys, monkeypatch):
