@@ -4,13 +4,14 @@
 cache. Standard library only: the server and the terminal app import this, and no backend.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from .errors import SamplingError, TemplateError, UsageError
+from .errors import MediaError, SamplingError, TemplateError, UsageError
 from .events import Done, Event, Reasoning, Text, ToolCall
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -261,6 +262,82 @@ class EngineInfo:
     device: str = ""
 
 
+class Seen(Protocol):
+    """A picture or clip as the model will see it: known from its header, before anything is decoded.
+
+    `rows` x `columns` tokens show a picture, or each pair of a clip's frames; `seconds` says when those pairs are, and
+    is None for a picture. `key` tells contents apart: what has the same key looks the same. `notice` is a sentence for
+    the user, if something was left out.
+    """
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def seconds(self) -> tuple[float, ...] | None: ...
+    @property
+    def notice(self) -> str: ...
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, as stored."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The `rows` x `columns` tokens of a prompt, from `start` on, that show a picture or pair `frame` of a clip."""
+
+    start: int
+    rows: int
+    columns: int
+    seen: Seen
+    frame: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def key(self) -> str:
+        return f"{self.seen.key} {self.frame}"
+
+
+class Prompt(tuple[int, ...]):
+    """The tokens that a model is given, with the `spans` where some of them only hold a place for pictures.
+
+    A plain sequence of tokens is a prompt without pictures. Slices and sums are such plain sequences.
+    """
+
+    spans: tuple[Span, ...]
+
+    def __new__(cls, ids: Iterable[int], spans: Iterable[Span] = ()) -> Self:
+        prompt = super().__new__(cls, ids)
+        prompt.spans = tuple(spans)
+        return prompt
+
+    @classmethod
+    def of(cls, ids: Sequence[int]) -> "Prompt":
+        return ids if isinstance(ids, Prompt) else cls(ids)
+
+    @property
+    def identity(self) -> tuple[int, ...]:
+        """The tokens, with negative numbers of what is shown in place of those that hold a place for it.
+
+        Two prompts agree as far as their identities do: the same pad tokens before another picture are not the same.
+        """
+        if not self.spans:
+            return self
+        found = list(self)
+        for span in self.spans:
+            digest = hashlib.blake2b(span.key.encode(), digest_size=7).digest()
+            first = int.from_bytes(digest) << 6  # below 2**62, whatever comes on top
+            found[span.start : span.start + span.tokens] = range(-1 - first, -1 - first - span.tokens, -1)
+        return tuple(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Reuse:
     """What `Session.sync` did: `reused` of `total` tokens were already in the state; `reason` says why not more.
@@ -279,7 +356,7 @@ class Session(Protocol):
     """One timeline. Its state is that of a list of tokens; `sync` makes it the state of another list."""
 
     def sync(self, ids: Sequence[int]) -> Generator[tuple[int, int], None, Reuse]:
-        """Bring the state to `ids` (at least one token), reusing what it can.
+        """Bring the state to `ids` (at least one token, a `Prompt` if pictures are among them), reusing what it can.
 
         Yields (done, total) tokens after each chunk and returns what was reused; closing the generator cancels between
         chunks and leaves a usable session.
@@ -342,9 +419,16 @@ class Engine(ABC):
     @abstractmethod
     def open_session(self) -> Session: ...
 
-    def prompt(self, request: ChatRequest) -> list[int]:
-        """The tokens that the model is given for a request, up to where its answer begins."""
+    def prompt(self, request: ChatRequest) -> Prompt:
+        """The tokens that the model is given for a request, up to where its answer begins.
+
+        Pictures and clips are priced by their headers alone, so their cost is known before any work.
+        """
         raise UsageError(f"the {self.info.backend} backend renders prompts out of our sight")
+
+    def look(self, part: ImagePart | VideoPart) -> Seen:
+        """What the model would see of a picture or clip, from its header. Raises MediaError if it cannot be used."""
+        raise MediaError(f"{self.info.model} cannot see: it has no vision tower")
 
     @abstractmethod
     def tokenize(self, text: str, special: bool = False) -> list[int]:

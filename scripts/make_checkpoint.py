@@ -32,6 +32,12 @@ class Preset:
     top_k: int
     intermediate: int
     context: int = 4096
+    # The tower; heads of 72 as released. No `vision`, no tower.
+    vision_depth: int = 3
+    vision_hidden: int = 144
+    vision_intermediate: int = 200
+    vision_heads: int = 2
+    vision_side: int = 7  # of the learned grid of positions
 
 
 PRESETS = {
@@ -42,8 +48,8 @@ PRESETS = {
 }
 
 
-def config(p: Preset, dtype: str, yarn: float = 1.0) -> dict:
-    """config.json in the released form."""
+def config(p: Preset, dtype: str, yarn: float = 1.0, vision: bool = False, first_special: int | None = None) -> dict:
+    """config.json in the released form. `first_special` is the id of `<|endoftext|>`, by default as in the release."""
     rotary = p.head_dim // 4 // 2
     rope: dict = {
         "rope_type": "default",
@@ -87,11 +93,37 @@ def config(p: Preset, dtype: str, yarn: float = 1.0) -> dict:
         "eos_token_id": p.vocab - SPECIAL_TOKENS,
         "dtype": {"F32": "float32", "BF16": "bfloat16"}[dtype],
     }
-    return {
+    whole = {
         "architectures": ["Qwen3_5MoeForConditionalGeneration"],
         "model_type": "qwen3_5_moe",
         "text_config": text,
         "tie_word_embeddings": False,
+    }
+    return whole | vision_config(p, first_special) if vision else whole
+
+
+def vision_config(p: Preset, first_special: int | None) -> dict:
+    first = p.vocab - SPECIAL_TOKENS if first_special is None else first_special
+    return {
+        "vision_config": {
+            "model_type": "qwen3_5_moe",  # sic: as released
+            "depth": p.vision_depth,
+            "hidden_size": p.vision_hidden,
+            "intermediate_size": p.vision_intermediate,
+            "num_heads": p.vision_heads,
+            "hidden_act": "gelu_pytorch_tanh",
+            "in_channels": 3,
+            "patch_size": 16,
+            "temporal_patch_size": 2,
+            "spatial_merge_size": 2,
+            "out_hidden_size": p.hidden,
+            "num_position_embeddings": p.vision_side**2,
+            "deepstack_visual_indexes": [],
+        },
+        "vision_start_token_id": first + 9,
+        "vision_end_token_id": first + 10,
+        "image_token_id": first + 12,
+        "video_token_id": first + 13,
     }
 
 
@@ -114,6 +146,34 @@ def tensors(p: Preset) -> Iterator[tuple[str, tuple[int, ...], str]]:
     yield "mtp.layers.0.input_layernorm.weight", (p.hidden,), "zero-centred"
     yield "mtp.layers.0.post_attention_layernorm.weight", (p.hidden,), "zero-centred"
     yield from moe(p, "mtp.layers.0.mlp", fused=False)
+
+
+def tower(p: Preset) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """(name, shape, kind) of every tensor of the vision tower."""
+    H, I = p.vision_hidden, p.vision_intermediate  # noqa: E741
+
+    def layer(name: str, out: int, in_: int) -> Iterator[tuple[str, tuple[int, ...], str]]:
+        yield f"{name}.weight", (out, in_), "matrix"
+        yield f"{name}.bias", (out,), "bias"
+
+    def norm(name: str) -> Iterator[tuple[str, tuple[int, ...], str]]:
+        yield f"{name}.weight", (H,), "ones-centred"
+        yield f"{name}.bias", (H,), "bias"
+
+    yield "model.visual.patch_embed.proj.weight", (H, 3, 2, 16, 16), "patches"
+    yield "model.visual.patch_embed.proj.bias", (H,), "bias"
+    yield "model.visual.pos_embed.weight", (p.vision_side**2, H), "embedding"
+    for i in range(p.vision_depth):
+        block = f"model.visual.blocks.{i}"
+        yield from norm(f"{block}.norm1")
+        yield from norm(f"{block}.norm2")
+        yield from layer(f"{block}.attn.qkv", 3 * H, H)
+        yield from layer(f"{block}.attn.proj", H, H)
+        yield from layer(f"{block}.mlp.linear_fc1", I, H)
+        yield from layer(f"{block}.mlp.linear_fc2", H, I)
+    yield from norm("model.visual.merger.norm")
+    yield from layer("model.visual.merger.linear_fc1", 4 * H, 4 * H)
+    yield from layer("model.visual.merger.linear_fc2", p.hidden, 4 * H)
 
 
 def attention(p: Preset, name: str) -> Iterator[tuple[str, tuple[int, ...], str]]:
@@ -173,6 +233,10 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> np.ndar
             return (dt + np.log(-np.expm1(-dt))).astype(np.float32)
         case "conv":
             return rng.normal(0.1, 0.5, shape).astype(np.float32)
+        case "bias":
+            return rng.normal(0.1, 0.3, shape).astype(np.float32)
+        case "patches":
+            return rng.standard_normal(shape, np.float32) * np.float32(1.2 / math.sqrt(math.prod(shape[1:])))
         case "embedding":
             return rng.standard_normal(shape, np.float32)
         case "router":
@@ -204,12 +268,19 @@ def write_safetensors(path: Path, entries: list[tuple[str, str, tuple[int, ...],
 
 
 def write(
-    path: Path, preset: str = "tiny", dtype: str = "F32", seed: int = 0, shards: int = 3, yarn: float = 1.0
+    path: Path,
+    preset: str = "tiny",
+    dtype: str = "F32",
+    seed: int = 0,
+    shards: int = 3,
+    yarn: float = 1.0,
+    vision: bool = False,
+    first_special: int | None = None,
 ) -> Path:
-    """The whole directory but for the tokenizer; the same arguments give the same bytes."""
+    """The whole directory but for the tokenizer; the same arguments give the same bytes, with `vision` or without."""
     p = PRESETS[preset]
     path.mkdir(parents=True, exist_ok=True)
-    specs = list(tensors(p))
+    specs = [*tensors(p), *(tower(p) if vision else ())]
     weight_map, total = {}, 0
     for shard in range(shards):
         file = f"model.safetensors-{shard + 1:05d}-of-{shards:05d}.safetensors"
@@ -224,8 +295,27 @@ def write(
         write_safetensors(path / file, entries)
     index_json = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (path / "model.safetensors.index.json").write_text(json.dumps(index_json, indent=1))
-    (path / "config.json").write_text(json.dumps(config(p, dtype, yarn), indent=1))
+    (path / "config.json").write_text(json.dumps(config(p, dtype, yarn, vision, first_special), indent=1))
+    if vision:
+        write_processors(path)
     return path
+
+
+def write_processors(path: Path) -> None:
+    """How the released model is shown pictures and clips, for smaller ones: at most 512 x 512 pixels."""
+    common = {
+        "patch_size": 16,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    image = {"image_processor_type": "Qwen2VLImageProcessorFast", **common}
+    image["size"] = {"shortest_edge": 64 * 64, "longest_edge": 512 * 512}
+    video = {"video_processor_type": "Qwen3VLVideoProcessor", **common, "fps": 2, "min_frames": 4, "max_frames": 768}
+    video["size"] = {"shortest_edge": 64 * 64, "longest_edge": 512 * 512}
+    (path / "preprocessor_config.json").write_text(json.dumps(image, indent=1))
+    (path / "video_preprocessor_config.json").write_text(json.dumps(video, indent=1))
 
 
 def main() -> None:
@@ -236,8 +326,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shards", type=int, default=3)
     parser.add_argument("--yarn", type=float, default=1.0, help="YaRN factor")
+    parser.add_argument("--vision", action="store_true", help="with a vision tower")
     args = parser.parse_args()
-    write(args.path, args.preset, args.dtype, args.seed, args.shards, args.yarn)
+    write(args.path, args.preset, args.dtype, args.seed, args.shards, args.yarn, args.vision)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-"""Write tests/golden/tiny.npz: logits of transformers on the tiny random checkpoints (needs the [oracle] extra).
+"""Write tests/golden/{tiny,vision}.npz: what transformers computes on the tiny random checkpoints ([oracle] extra).
 
 For each case: `<case>.ids` [T], `<case>.logits` float32 [T, V] of one forward pass, and for the first also
-`<case>.greedy`, 32 tokens continued from all of ids. Provenance goes into tests/golden/tiny.json.
+`<case>.greedy`, 32 tokens continued from all of ids. Provenance goes into tests/golden/{tiny,vision}.json.
+
+With pictures (vision_cases.py): `features.<grid>` of the tower, and for each case, also with YaRN, `<case>.positions`
+[3, T], `<case>.delta`, `<case>.logits` and `<case>.greedy`.
 """
 
 import json
@@ -12,7 +15,12 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import transformers  # pyright: ignore[reportMissingImports]
 from make_checkpoint import SPECIAL_TOKENS, write
-from transformers import Qwen3_5MoeForCausalLM  # pyright: ignore[reportMissingImports]
+from transformers import (  # pyright: ignore[reportMissingImports]
+    Qwen3_5MoeForCausalLM,
+    Qwen3_5MoeForConditionalGeneration,
+)
+from vision_cases import CASES as SHOWN
+from vision_cases import GREEDY, GRIDS, IMAGE_PAD, VIDEO_PAD, Shown, prompt
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 CASES = {"F32": ("F32", 1.0, 130), "F32-yarn4": ("F32", 4.0, 70), "BF16": ("BF16", 1.0, 130)}
@@ -30,10 +38,69 @@ def main() -> None:
             arrays[f"{case}.logits"] = model(torch.tensor(ids[None])).logits[0].numpy()
             if not any(name.endswith(".greedy") for name in arrays):
                 arrays[f"{case}.greedy"] = greedy(model, ids, 32)
-    np.savez_compressed(GOLDEN / "tiny.npz", **arrays)
+    write_arrays("tiny", arrays)
+    write_arrays("vision", vision("", 1.0) | vision("yarn4.", 4.0))
+
+
+def write_arrays(name: str, arrays: dict[str, np.ndarray]) -> None:
+    np.savez_compressed(GOLDEN / f"{name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
     versions = {"transformers": transformers.__version__, "torch": torch.__version__, "numpy": np.__version__}
     provenance = {"made_by": "scripts/make_golden.py", "arithmetic": "float32 on CPU, eager attention", **versions}
-    (GOLDEN / "tiny.json").write_text(json.dumps(provenance, indent=1) + "\n")
+    (GOLDEN / f"{name}.json").write_text(json.dumps(provenance, indent=1) + "\n")
+
+
+def vision(prefix: str, yarn: float) -> dict[str, np.ndarray]:
+    """What transformers makes of the prompts with pictures."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = write(Path(directory), "tiny", "F32", yarn=yarn, vision=True)
+        whole = Qwen3_5MoeForConditionalGeneration.from_pretrained(
+            path, dtype=torch.float32, attn_implementation="eager"
+        )
+    arrays = {}
+    with torch.no_grad():
+        for grid in GRIDS if yarn == 1.0 else ():
+            arrays[f"features.{'x'.join(map(str, grid))}"] = features(whole, Shown(grid))
+        for case in SHOWN if yarn == 1.0 else ("image-and-video",):
+            ids, shown, _ = prompt(case)
+            options = shown_to(shown)
+            positions, delta = whole.model.get_rope_index(
+                torch.tensor(ids[None].astype(np.int64)), kinds(ids), options.get("image_grid_thw"),
+                options.get("video_grid_thw"),
+            )  # fmt: skip
+            arrays[f"{prefix}{case}.positions"] = positions[:, 0].numpy().astype(np.int32)
+            arrays[f"{prefix}{case}.delta"] = np.array(int(delta), np.int32)
+            tokens = ids.tolist()
+            for step in range(GREEDY + 1):
+                whole.model.rope_deltas = None
+                given = np.array(tokens)
+                logits = whole(torch.tensor(given[None]), mm_token_type_ids=kinds(given), **options).logits[0].numpy()
+                if step == 0:
+                    arrays[f"{prefix}{case}.logits"] = logits
+                tokens.append(int(logits[-1].argmax()))
+            arrays[f"{prefix}{case}.greedy"] = np.array(tokens[len(ids) : len(ids) + GREEDY], np.int32)
+    return arrays
+
+
+def kinds(ids: np.ndarray) -> torch.Tensor:
+    """0 for text, 1 for pictures, 2 for clips."""
+    return torch.tensor(((ids == IMAGE_PAD) + 2 * (ids == VIDEO_PAD))[None].astype(np.int32))
+
+
+def features(whole: torch.nn.Module, it: Shown) -> np.ndarray:
+    found = whole.model.get_image_features(torch.tensor(it.patches()), torch.tensor([it.grid])).pooler_output
+    return torch.cat(list(found)).numpy()
+
+
+def shown_to(shown: list[Shown]) -> dict[str, torch.Tensor]:
+    options = {}
+    for clip, pixels, grids in (
+        (False, "pixel_values", "image_grid_thw"),
+        (True, "pixel_values_videos", "video_grid_thw"),
+    ):
+        if some := [it for it in shown if it.clip == clip]:
+            options[pixels] = torch.tensor(np.concatenate([it.patches() for it in some]))
+            options[grids] = torch.tensor([it.grid for it in some])
+    return options
 
 
 def greedy(model: torch.nn.Module, ids: np.ndarray, count: int) -> np.ndarray:

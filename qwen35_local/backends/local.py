@@ -4,11 +4,11 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..chat.prompt import prompt_ids
+from ..chat.prompt import prompt_of
 from ..chat.said import Said
 from ..chat.tokenizer import Tokenizer
-from ..engine import ChatRequest, Completion, Engine, ImagePart, Reuse, Session, VideoPart, gather
-from ..errors import MediaError, UsageError
+from ..engine import ChatRequest, Completion, Engine, Prompt, Reuse, Session, gather
+from ..errors import UsageError
 from ..events import Done, Event, Progress
 from ..generate import generate
 from .prefix import common_prefix
@@ -34,17 +34,14 @@ class LocalEngine(Engine):
     def stream(self, request: ChatRequest) -> Iterator[Event]:
         """Answer; refuses bad requests at once, not at the first event."""
         self._check_open()
-        media = (part for message in request.messages if isinstance(message.content, tuple) for part in message.content)
-        if any(isinstance(part, ImagePart | VideoPart) for part in media):
-            raise MediaError(f"{self.info.model} cannot see: this build of the engine takes text only")
         turn, ids = _Turn(self), self.prompt(request)
         events = generate(turn, ids, request, self.tokenizer, self.info.context, turn.heard)
         # An answer that was begun for the model is sent back as one with its beginning: nothing to compare.
         return turn.over(events, None if request.raw or request.prefill else ids)
 
-    def prompt(self, request: ChatRequest) -> list[int]:
-        """Token ids of the rendered conversation, up to where the answer begins."""
-        return prompt_ids(request, self.tokenizer, self.said)
+    def prompt(self, request: ChatRequest) -> Prompt:
+        """The rendered conversation, up to where the answer begins."""
+        return prompt_of(request, self.tokenizer, self.said, self.look)
 
     def borrow(self, ids: Sequence[int]) -> Session:
         """The free session that knows most of `ids`; a new one if all are busy. Give it back with `give_back`."""
@@ -123,7 +120,7 @@ class _Turn:
     def heard(self, ids: Sequence[int]) -> None:
         self._said = ids
 
-    def over(self, events: Iterator[Event], prompt: Sequence[int] | None) -> Generator[Event, None, None]:
+    def over(self, events: Iterator[Event], prompt: Prompt | None) -> Generator[Event, None, None]:
         """The events; the answer's tokens are remembered if it follows a `prompt` that may come again."""
         seen: list[Event] = []
         try:
@@ -133,7 +130,7 @@ class _Turn:
                 if isinstance(event, Done) and prompt is not None and self._said is not None:
                     answer: Completion = gather(seen)
                     turn = self._engine.tokenizer.special["<|im_start|>"]
-                    self._engine.said.keep(prompt, self._said, answer.message, turn)
+                    self._engine.said.keep(prompt.identity, self._said, answer.message, turn)
                 yield event
         finally:
             if (close := getattr(events, "close", None)) is not None:
@@ -142,7 +139,8 @@ class _Turn:
                 self._engine.give_back(self._session)
 
     def sync(self, ids: Sequence[int]) -> Generator[tuple[int, int], None, Reuse]:
-        nearest, common = self._engine.nearest(ids)
+        identity = Prompt.of(ids).identity
+        nearest, common = self._engine.nearest(identity)
         session = self._session = self._engine.borrow(ids)
         # From here on the token loop talks to the session itself.
         self.logits, self.advance = session.logits, session.advance
@@ -150,7 +148,7 @@ class _Turn:
         reuse = yield from session.sync(ids)
         if not common or common == len(nearest):  # nothing to compare with, or it was gone on with
             return reuse
-        return replace(reuse, differs=common, reason=why(nearest, ids, common, self._engine.tokenizer))
+        return replace(reuse, differs=common, reason=why(nearest, identity, common, self._engine.tokenizer))
 
     def logits(self) -> Any:
         raise AssertionError("sync comes first")

@@ -12,7 +12,7 @@ from ..experts.host import available_memory, total_memory
 from ..experts.layout import LayerLayout
 from ..experts.source import WORKERS, Source
 from ..experts.store import INDEX, open_store
-from ..model.config import TextConfig
+from ..model.config import ModelConfig, TextConfig
 from ..model.streamed import ExpertStream, geometry
 from ..model.weights import Weights
 
@@ -49,10 +49,11 @@ def expert_layouts(path: Path, weights: Weights, c: TextConfig) -> list[LayerLay
 
 
 def plan_memory(
-    layouts: Sequence[LayerLayout], weights: Weights, c: TextConfig, memory: str | int | None, context: int | None
+    layouts: Sequence[LayerLayout], weights: Weights, config: ModelConfig, memory: str | int | None, context: int | None
 ) -> MemoryPlan:
     """The plan for a wish; without one, for a share of what is free. Nothing is read."""
-    g = geometry(weights, layouts, c)
+    c = config.text
+    g = geometry(weights, layouts, c, config.vision)
     if memory is not None:
         return plan_for(g, parse_memory(memory), context, c.max_position_embeddings)
     return plan_for(g, default_budget(total_memory(), available_memory()), context, c.max_position_embeddings)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..chat.tokenizer import Tokenizer
 from ..checkpoint.files import Checkpoint
-from ..engine import EngineInfo, Session
+from ..engine import EngineInfo, ImagePart, Seen, Session, VideoPart
 from ..errors import ContextError, UsageError
 from ..events import Progress
 from ..experts import hotset
@@ -17,6 +17,7 @@ from ..model.config import ModelConfig
 from ..model.qwen35 import Qwen35
 from ..model.state import State
 from ..model.weights import Weights
+from .eyes import open_eyes
 from .local import LocalEngine
 from .memory import Streaming, expert_layouts, open_stream, plan_memory
 from .mlx_session import PREFILL_CHUNK, MlxSession
@@ -56,7 +57,7 @@ class MlxEngine(LocalEngine):
         limit = config.text.max_position_embeddings
         self._streaming = streaming or Streaming()
         layouts = expert_layouts(path, weights, config.text)
-        self.plan = plan_memory(layouts, weights, config.text, memory, context and _context(context, limit))
+        self.plan = plan_memory(layouts, weights, config, memory, context and _context(context, limit))
         if self.plan.resident and memory is None:
             self.experts = None
             self.model = Qwen35(weights, config.text)
@@ -66,6 +67,7 @@ class MlxEngine(LocalEngine):
             hot = hotset.load(self._streaming.hot_set) if self._streaming.hot_set else None
             self.experts.fill(lambda nbytes: report(weights.nbytes + nbytes), hot)
         self.config = config
+        self.eyes = open_eyes(path, weights, config, tokenizer, lean=not self.plan.resident)
         self.info = EngineInfo(
             model=path.name,
             backend="mlx",
@@ -75,13 +77,22 @@ class MlxEngine(LocalEngine):
             quantization=str(config.quantization.default) if config.quantization else "none",
             memory=weights.nbytes + (self.experts.nbytes if self.experts else 0),
             device="Metal" if mx.metal.is_available() else "CPU",
+            vision=self.eyes is not None,
         )
         super().__init__(tokenizer, self.open_session(tokenizer))
 
     def open_session(self, tokenizer: Tokenizer | None = None) -> MlxSession:
         chunk = self.plan.pass_tokens if self.experts else PREFILL_CHUNK
         landmarks = Landmarks.of(tokenizer or self.tokenizer)
-        return MlxSession(self.model, landmarks, chunk, self.experts, self._snapshots)
+        return MlxSession(self.model, landmarks, chunk, self.experts, self._snapshots, eyes=self.eyes)
+
+    def look(self, part: ImagePart | VideoPart) -> Seen:
+        return super().look(part) if self.eyes is None else self.eyes.look(part)
+
+    def release_vision(self) -> None:
+        """Give the vision tower's memory back. It is loaded when the next picture comes."""
+        if self.eyes is not None:
+            self.eyes.release()
 
     def _snapshots(self) -> int:
         """How many each session may keep: those of the plan, shared fairly."""
@@ -118,6 +129,8 @@ class MlxEngine(LocalEngine):
                 if self._streaming.hot_set is not None:
                     hotset.save(self._streaming.hot_set, self.experts.banks)
                 self.experts.close()
+            if self.eyes is not None:
+                self.eyes.forget()
             del self.model, self.experts, self._sessions
             gc.collect()
             mx.clear_cache()

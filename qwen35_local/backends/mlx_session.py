@@ -8,12 +8,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..engine import Reuse
+from ..engine import Prompt, Reuse
 from ..errors import UsageError
 from ..experts.telemetry import Totals
+from ..model.fusion import Fused
 from ..model.qwen35 import BLOCK, Qwen35, block_edges
 from ..model.state import Snapshot
 from ..model.streamed import ExpertStream
+from .eyes import Eyes
 from .prefix import EVERY, Landmarks, common_prefix, longest, places, survivors
 
 PREFILL_CHUNK = 512  # tokens; bounds the scores of one attention layer to heads * 512 * context floats
@@ -31,9 +33,12 @@ class MlxSession:
         stream: ExpertStream | None = None,
         snapshots: Callable[[], int] = lambda: SNAPSHOTS,
         every: int = EVERY,
+        eyes: Eyes | None = None,
     ):
         """`chunk` is the most tokens of one pass through the layers: many when every pass reads the experts of
-        `stream`. `snapshots` says how many may be kept now; one is taken every `every` tokens at least."""
+        `stream`. `snapshots` says how many may be kept now; one is taken every `every` tokens at least. `eyes` see the
+        pictures of prompts."""
+        self._eyes = eyes
         self._stream = stream
         self._before, self._began = stream.totals() if stream else Totals(), perf_counter()
         self._model = model
@@ -54,15 +59,21 @@ class MlxSession:
         mx.reset_peak_memory()
         if self._stream is not None:
             self._before, self._began = self._stream.totals(), perf_counter()
-        reuse = self._rewind(ids)
+        prompt = Prompt.of(ids)
+        identity = prompt.identity
+        reuse = self._rewind(identity)
         if reuse.reused < len(ids):
             self._logits = None
+        view = self._eyes.view(prompt, reuse.reused) if self._eyes is not None else None
+        for _ in view.encode() if view is not None else ():
+            yield reuse.reused, len(ids)
         marks = self._marks(ids)
         begin, block = len(self._ids), min(BLOCK, self._chunk)
         edges = block_edges(len(ids) - begin, [mark - begin for mark in marks], block)
         for start, end in pairwise(_passes([begin + edge for edge in edges], self._chunk)):
             inner = [mark - start for mark in marks if start < mark <= end]
-            for layers in self._pass(ids[start:end], inner):
+            fused = view.fused(start, end) if view is not None else None
+            for layers in self._pass(ids[start:end], inner, fused, identity[start:end]):
                 if self._stream is not None:  # a sweep over the disk takes its time
                     yield start + (end - start) * layers // len(self._model.layers), len(ids)
             yield end, len(ids)
@@ -82,14 +93,22 @@ class MlxSession:
         self._snapshots = [snapshot for snapshot in self._snapshots if snapshot.tokens in chosen]
         return [place for place in chosen if place > here]
 
-    def _pass(self, new: Sequence[int], marks: Sequence[int] = ()) -> Generator[int, None, None]:
+    def _pass(
+        self,
+        new: Sequence[int],
+        marks: Sequence[int] = (),
+        fused: Fused | None = None,
+        identity: Sequence[int] | None = None,
+    ) -> Generator[int, None, None]:
         """Append `new` tokens, with snapshots at `marks` (offsets among them); yields the number of layers done.
+
+        `fused` says what pictures change, `identity` as what the tokens are remembered.
 
         A pass over a prompt that does not end, cancelled or failed, leaves the session as it was.
         """
         # Not for a single token: what is kept cannot be written over, and each would need a new state.
         before = self._state.snapshot() if len(new) > 1 else None
-        steps = self._model.run(mx.array([list(new)]), self._state, marks)
+        steps = self._model.run(mx.array([list(new)]), self._state, marks, fused)
         try:
             while True:
                 if (layers := next(steps)) < len(self._model.layers):
@@ -103,9 +122,10 @@ class MlxSession:
                 self._reset()
             raise
         self._snapshots += snapshots
-        self._took(new, blocks[-1])
+        self._took(new if identity is None else identity, blocks[-1])
 
     def shared(self, ids: Sequence[int]) -> int:
+        ids = Prompt.of(ids).identity
         common = common_prefix(self._ids, ids)
         if common == len(self._ids) and (common < len(ids) or self._logits is not None):
             return common
@@ -136,9 +156,8 @@ class MlxSession:
 
     def branch(self, ids: Sequence[int]) -> "MlxSession":
         """Another session that knows what this one knows of `ids`: keys and values are copied, the rest is shared."""
-        other = MlxSession(
-            self._model, self._landmarks, self._chunk, self._stream, snapshots=self._most, every=self._every
-        )
+        other = MlxSession(self._model, self._landmarks, self._chunk, self._stream, self._most, self._every, self._eyes)
+        ids = Prompt.of(ids).identity
         if at := longest([s.tokens for s in self._snapshots], common_prefix(self._ids, ids), len(ids)):
             other._snapshots = [snapshot for snapshot in self._snapshots if snapshot.tokens <= at]
             other._state = self._state.branch(other._snapshots[-1])

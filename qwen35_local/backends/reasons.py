@@ -10,7 +10,10 @@ NEARBY = 8  # tokens: a thinking block opens right where the turn does
 
 
 def why(old: Sequence[int], new: Sequence[int], at: int, tokenizer: Tokenizer) -> str:
-    """What is different at token `at`, the first in which the prompt `new` parts from the tokens `old`."""
+    """What is different at token `at`, the first in which the prompt `new` parts from the tokens `old`.
+
+    Both are identities of prompts: negative where pictures are.
+    """
     if at >= len(new):
         return f"the prompt ends after {at} tokens that were read before: its last token is read again"
     start = _last(new, tokenizer.special["<|im_start|>"], at)
@@ -22,7 +25,7 @@ def why(old: Sequence[int], new: Sequence[int], at: int, tokenizer: Tokenizer) -
 
 
 def _change(old: Sequence[int], new: Sequence[int], start: int, at: int, role: str, tokenizer: Tokenizer) -> str:
-    if old[at] in _pads(tokenizer) or new[at] in _pads(tokenizer):
+    if min(old[at], new[at]) < 0 or tokenizer.special["<|vision_start|>"] in (old[at], new[at]):
         return "has another picture or video"
     if role == "system":
         return _system_change(_turn(old, start, tokenizer), _turn(new, start, tokenizer))
@@ -39,10 +42,6 @@ def _system_change(old: str, new: str) -> str:
         same = sorted(tools_before) == sorted(tools_after)
         return "lists its tools in another order" if same else "lists other tools"
     return "begins differently: a header that changes from request to request costs the whole prompt"
-
-
-def _pads(tokenizer: Tokenizer) -> set[int]:
-    return {tokenizer.special[name] for name in ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>")}
 
 
 def _last(ids: Sequence[int], token: int, at: int) -> int:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..chat.prompt import prompt_ids
+from ..chat.prompt import prompt_of
 from ..chat.tokenizer import Tokenizer
-from ..engine import ChatRequest, Engine, EngineInfo, Reuse
+from ..engine import ChatRequest, Engine, EngineInfo, Prompt, Reuse
 from ..errors import UsageError
 from ..events import Event
 from ..generate import generate
@@ -107,8 +107,8 @@ class ScriptedEngine(Engine):
         self._session = session  # each answer has its own timeline, so that several can take turns
         return generate(session, self.prompt(request), request, self._tokenizer, self.info.context)
 
-    def prompt(self, request: ChatRequest) -> list[int]:
-        return prompt_ids(request, self._tokenizer)
+    def prompt(self, request: ChatRequest) -> Prompt:
+        return prompt_of(request, self._tokenizer)
 
     def open_session(self) -> ScriptedSession:
         return ScriptedSession(self._tokenizer, self.info.vocab_size, self._chunk, self._delay)

@@ -18,14 +18,14 @@ ANSWERS = 512  # remembered; at 4 bytes a token a few megabytes
 
 
 class Digest:
-    """A running fingerprint of a list of tokens."""
+    """A running fingerprint of a list of tokens, of a prompt's identity where it has pictures."""
 
     def __init__(self, ids: Iterable[int] = ()):
         self._hash = blake2b(digest_size=16)
         self.update(ids)
 
     def update(self, ids: Iterable[int]) -> None:
-        self._hash.update(array("I", ids).tobytes())
+        self._hash.update(array("q", ids).tobytes())
 
     @property
     def value(self) -> bytes:
@@ -46,7 +46,8 @@ class Said:
         self._answers: OrderedDict[bytes, list[_Answer]] = OrderedDict()
 
     def keep(self, prompt: Sequence[int], answer: Sequence[int], message: Message, turn: int) -> None:
-        """`answer` are the tokens generated after `prompt`, which amount to `message`; `turn` is `<|im_start|>`."""
+        """`answer` are the tokens generated after `prompt` (its identity), which amount to `message`; `turn` is
+        `<|im_start|>`."""
         start = next((at for at in range(len(prompt) - 1, -1, -1) if prompt[at] == turn), None)
         if start is None:
             return

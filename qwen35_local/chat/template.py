@@ -7,10 +7,10 @@ files say stays text, whatever it spells.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..engine import ImagePart, Message, TextPart
+from ..engine import ImagePart, Message, TextPart, VideoPart
 from ..errors import TemplateError
 from ..events import ToolCall
 
@@ -50,10 +50,11 @@ the user about function calls
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of the prompt. Control tokens are recognised in `markup` only."""
+    """A stretch of the prompt. Control tokens are recognised in `markup` only. `media` is what it holds a place for."""
 
     text: str
     markup: bool
+    media: ImagePart | VideoPart | None = None
 
 
 def render(
@@ -124,7 +125,7 @@ def _content(message: Message) -> list[Segment]:
     segments: list[Segment] = []
     for part in message.content:
         if not isinstance(part, TextPart):
-            segments.append(_markup(IMAGE if isinstance(part, ImagePart) else VIDEO))
+            segments.append(Segment(IMAGE if isinstance(part, ImagePart) else VIDEO, markup=True, media=part))
         elif segments and not segments[-1].markup:
             segments[-1] = _text(segments[-1].text + part.text)
         else:
@@ -203,7 +204,7 @@ def _slice(segments: Iterable[Segment], start: int, stop: int) -> list[Segment]:
         text = segment.text[max(start - position, 0) : max(stop - position, 0)]
         position += len(segment.text)
         if text:
-            kept.append(Segment(text, segment.markup))
+            kept.append(replace(segment, text=text))
     return kept
 
 

@@ -115,10 +115,10 @@ class Tokenizer:
         return self._bpe.encode(text, add_special_tokens=False).ids
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes that a token stands for; empty for the padding ids above the last token."""
+        """The bytes that a token stands for; empty for padding above the last token and for pictures (below 0)."""
         if (added := self._added_bytes.get(token)) is not None:
             return added
-        piece = self._bpe.id_to_token(token)
+        piece = self._bpe.id_to_token(token) if token >= 0 else None
         return bytes(BYTE_OF_CHAR[char] for char in piece) if piece else b""
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:

@@ -73,7 +73,7 @@ def chat_windows(text: str, most: int, engine: LocalEngine) -> list[Window]:
         try:
             *asked, answer = json.loads(line)["messages"]
             request = ChatRequest.of(asked, thinking=False)
-            prompt = engine.prompt(request)
+            prompt = list(engine.prompt(request))
             said = engine.tokenize(answer["content"]) + engine.tokenize("<|im_end|>", special=True)
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"line {number} of the chats is not a conversation that ends with an answer") from error

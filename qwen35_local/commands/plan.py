@@ -81,7 +81,7 @@ def geometry_of(model: str) -> tuple[Any, int]:
     config = ModelConfig.from_dict(checkpoint.config)
     weights = Weights(checkpoint, config, mx.bfloat16 if mx.metal.is_available() else mx.float32)
     layouts = weights.expert_layouts(config.text)
-    return geometry(weights, layouts, config.text), config.text.max_position_embeddings
+    return geometry(weights, layouts, config.text, config.vision), config.text.max_position_embeddings
 
 
 def predictions(chosen: MemoryPlan, mac: Machine) -> dict[str, Any]:

@@ -40,6 +40,9 @@ class Geometry:
     intermediate: int
     vocab: int
     itemsize: int
+    vision_nbytes: int = 0  # weights of the vision tower
+    vision_per_token: int = 0  # what looking at a picture takes for each of its tokens
+    vision_tokens: int = 0  # of the largest picture
 
     @property
     def experts_nbytes(self) -> int:
@@ -68,6 +71,7 @@ class MemoryPlan:
     pass_tokens: int
     slots: tuple[int, ...]
     snapshots: int
+    vision: int = 0
 
     @property
     def resident(self) -> bool:
@@ -95,6 +99,7 @@ class MemoryPlan:
             (f"recurrent state and {self.snapshots} snapshots", self.state),
             (f"temporaries of {self.pass_tokens} prompt tokens", self.temporaries),
             ("MLX cache", self.cache),
+            *([("vision beyond the temporaries", self.vision)] if self.geometry.vision_nbytes else []),
             (f"2 x {self.group} experts under way", self.scratch),
             (
                 f"{min(self.slots)}{f'-{max(self.slots)}' * (len(set(self.slots)) > 1)} experts a layer",
@@ -126,8 +131,9 @@ def plan(geometry: Geometry, budget: int, context: int, metal: bool = False) -> 
     spare = budget - PROCESS - g.trunk_nbytes - kv - cache
     snapshots = min(max(SNAPSHOTS[0], int(spare * SNAPSHOT_SHARE / g.state_nbytes)), SNAPSHOTS[1])
     state = g.state_nbytes * (2 + snapshots)  # the one in use, the one being computed, and those kept
-    fixed = PROCESS + g.trunk_nbytes + kv + state + cache
     pass_tokens = least = min(BLOCK, context)
+    vision = _vision(g, context, _temporaries(g, least, context), resident=False)
+    fixed = PROCESS + g.trunk_nbytes + kv + state + cache + vision
     left = budget - fixed - _temporaries(g, least, context)
     # A longer pass costs a little memory, but a prompt of two passes reads every expert twice.
     while pass_tokens + BLOCK <= min(context, PASS) and _between(g, pass_tokens + BLOCK - least) <= left * SHARE:
@@ -135,8 +141,9 @@ def plan(geometry: Geometry, budget: int, context: int, metal: bool = False) -> 
     temporaries = _temporaries(g, pass_tokens, context)
     left = budget - fixed - temporaries
     whole = g.layers * g.experts
-    if left >= whole * g.expert_nbytes:
-        slots, group = (g.experts,) * g.layers, 0
+    kept = _vision(g, context, temporaries, resident=True)
+    if left + vision - kept >= whole * g.expert_nbytes:
+        slots, group, vision = (g.experts,) * g.layers, 0, kept
     else:
         group = min(g.experts, max(g.top_k, min(GROUP, int(left * SHARE / 2 / g.expert_nbytes))))
         if (left - 2 * group * g.expert_nbytes) // g.expert_nbytes < g.layers:
@@ -152,7 +159,20 @@ def plan(geometry: Geometry, budget: int, context: int, metal: bool = False) -> 
                 f"(keys and values take {gigabytes(kv)})"
             )
         slots = spread(free, g.layers, g.experts)
-    return MemoryPlan(g, budget, context, PROCESS, kv, state, temporaries, cache, group, pass_tokens, slots, snapshots)
+    return MemoryPlan(
+        g, budget, context, PROCESS, kv, state, temporaries, cache, group, pass_tokens, slots, snapshots, vision
+    )
+
+
+def _vision(g: Geometry, context: int, temporaries: int, resident: bool) -> int:
+    """What seeing takes beyond the temporaries of a pass: pictures are looked at before it. If experts are streamed the
+    tower is given back before the pass, too."""
+    if not g.vision_nbytes:
+        return 0
+    work = min(context, g.vision_tokens) * g.vision_per_token + SCORES
+    if resident:
+        return g.vision_nbytes + max(0, work - temporaries)
+    return max(0, g.vision_nbytes + work - temporaries)
 
 
 def _between(g: Geometry, tokens: int) -> int:
@@ -186,6 +206,11 @@ def spread(slots: int, layers: int, experts: int) -> tuple[int, ...]:
 def trunk_nbytes(tensors: Mapping[str, TensorInfo], itemsize: int) -> int:
     """What everything but routed experts, vision and MTP takes in memory, with activations of `itemsize` bytes."""
     return sum(_in_memory(name, tensor, itemsize) for name, tensor in trunk(tensors))
+
+
+def vision_nbytes(tensors: Mapping[str, TensorInfo], itemsize: int) -> int:
+    """What the vision tower takes in memory; 0 without one."""
+    return sum(_in_memory(name, tensor, itemsize) for name, tensor in tensors.items() if name.startswith("visual."))
 
 
 def trunk(tensors: Mapping[str, TensorInfo]) -> Iterable[tuple[str, TensorInfo]]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from ..checkpoint.names import canonical
 from ..errors import ConfigError
+from .vision_config import VisionConfig
 
 LINEAR, FULL = "linear_attention", "full_attention"
 Mode = Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
@@ -97,7 +98,9 @@ class ModelConfig:
 
     text: TextConfig
     quantization: QuantizationConfig | None
-    has_vision: bool
+    vision: VisionConfig | None  # also of conversions that have left the tower's tensors out
+    image_token_id: int | None = None
+    video_token_id: int | None = None
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "ModelConfig":
@@ -108,7 +111,13 @@ class ModelConfig:
         if not isinstance(text, Mapping):
             raise ConfigError("text_config in config.json must be an object")
         tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))
-        return cls(_text_config(text, bool(tied)), _quantization_config(config), "vision_config" in config)
+        parsed = _text_config(text, bool(tied))
+        vision = config.get("vision_config")
+        if vision is not None and not isinstance(vision, Mapping):
+            raise ConfigError("vision_config in config.json must be an object")
+        eyes = VisionConfig.from_dict(vision, parsed.hidden_size) if vision else None
+        ids = (config.get("image_token_id"), config.get("video_token_id"))
+        return cls(parsed, _quantization_config(config), eyes, *ids)
 
 
 def _text_config(text: Mapping[str, Any], tied: bool) -> TextConfig:

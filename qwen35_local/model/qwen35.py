@@ -10,6 +10,7 @@ import mlx.core as mx
 from .attention import Attention
 from .config import FULL, TextConfig
 from .delta_net import GatedDeltaNet
+from .fusion import Fused
 from .layers import RMSNorm
 from .moe import Experts, Guess, MoE, Routed, route
 from .rope import Rope
@@ -72,20 +73,27 @@ class Qwen35:
         return self.norm(mx.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0])
 
     def run(
-        self, ids: mx.array, state: State, marks: Sequence[int] = ()
+        self, ids: mx.array, state: State, marks: Sequence[int] = (), fused: Fused | None = None
     ) -> Generator[int, None, tuple[list[mx.array], list[Snapshot]]]:
         """One pass of ids [B, T] through all layers: yields the number of layers done and advances `state` by T tokens.
 
         Layer by layer over all tokens, so that an expert is needed once; within a layer the mixers go block by block.
         A block begins at every multiple of `BLOCK` after the start or the last of `marks` (offsets in 1..T-1, and T),
         so that a pass computes what shorter passes would, to the bit. Returns the residual [B, t, H] of each block, and
-        a snapshot of the state at every mark. A pass that is not run to its end leaves `state` unusable.
+        a snapshot of the state at every mark. `fused` says what pictures change. A pass that is not run to its end
+        leaves `state` unusable.
         """
         T = ids.shape[1]
         edges = block_edges(T, marks)
         start = state.tokens + state.rope_delta
-        rotary = [self.rope(mx.arange(start + a, start + b)) for a, b in pairwise(edges)]
         blocks = [self.embed_tokens.rows(ids[:, a:b], self.dtype) for a, b in pairwise(edges)]
+        if fused is None:
+            rotary = [self.rope(mx.arange(start + a, start + b)) for a, b in pairwise(edges)]
+            deltas = dict.fromkeys((*marks, T), state.rope_delta)
+        else:
+            rotary = [self.rope(mx.array(fused.positions[:, a:b])) for a, b in pairwise(edges)]
+            blocks = [fused.embedded(block, a) for block, a in zip(blocks, edges[:-1], strict=True)]
+            deltas = {at: int(fused.positions[0, at]) - state.tokens - at for at in (*marks, T)}
         at_marks: dict[int, list[Recurrent]] = {mark: [] for mark in marks}
         for number, (layer, layer_state) in enumerate(zip(self.layers, state.layers, strict=True)):
             routed: list[Routed] = []
@@ -103,9 +111,9 @@ class Qwen35:
             mx.async_eval(blocks)
             yield number + 1
         snapshots = [
-            Snapshot(state.tokens + mark, state.rope_delta, tuple(recurrent)) for mark, recurrent in at_marks.items()
+            Snapshot(state.tokens + mark, deltas[mark], tuple(recurrent)) for mark, recurrent in at_marks.items()
         ]
-        state.tokens += T
+        state.tokens, state.rope_delta = state.tokens + T, deltas[T]
         return blocks, snapshots
 
     def _guess(self, number: int, h: mx.array) -> Guess | None:

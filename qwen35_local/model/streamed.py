@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..experts.bank import LayerBank
-from ..experts.budget import Geometry, trunk_nbytes
+from ..experts.budget import Geometry, trunk_nbytes, vision_nbytes
 from ..experts.hotset import begin
 from ..experts.layout import LayerLayout, Part
 from ..experts.lookahead import Lookahead
@@ -21,8 +21,11 @@ from .config import AFFINE_BITS, AFFINE_GROUPS, FP_MODES, FULL, Quantization, Te
 from .layers import Dense, Matrix, Packed
 from .moe import Guess, Routed, swiglu, weighted_sum
 from .moe import experts as apply_experts
+from .vision import work_per_token
+from .vision_config import VisionConfig
 from .weights import Weights
 
+LARGEST_PICTURE = 16384  # tokens: 4096 x 4096 pixels, as released
 SWEEP_FROM = 9  # tokens from which expert by expert beats token by token
 
 
@@ -86,9 +89,12 @@ class ExpertStream:
         self.source.close()
 
 
-def geometry(weights: Weights, layouts: Sequence[LayerLayout], c: TextConfig) -> Geometry:
-    """What a memory plan needs to know of this model; no tensor is read."""
+def geometry(
+    weights: Weights, layouts: Sequence[LayerLayout], c: TextConfig, vision: VisionConfig | None = None
+) -> Geometry:
+    """What a memory plan needs to know of this model; no tensor is read. `vision` is None for one that cannot see."""
     itemsize = weights.dtype.size
+    tower = vision_nbytes(weights.tensors, itemsize) if vision else 0
     full = sum(kind == FULL for kind in c.layer_types)
     delta = c.linear_num_value_heads * c.linear_value_head_dim * c.linear_key_head_dim * 4
     conv = (c.linear_conv_kernel_dim - 1) * c.conv_dim * itemsize
@@ -105,6 +111,9 @@ def geometry(weights: Weights, layouts: Sequence[LayerLayout], c: TextConfig) ->
         intermediate=c.moe_intermediate_size,
         vocab=c.vocab_size,
         itemsize=itemsize,
+        vision_nbytes=tower,
+        vision_per_token=work_per_token(vision, itemsize) if vision and tower else 0,
+        vision_tokens=LARGEST_PICTURE,
     )
 
 

@@ -35,4 +35,4 @@ def detokenize(value: Mapping[str, Any], served: Served, engine: Engine) -> dict
 def apply_template(value: Mapping[str, Any], served: Served, engine: Engine) -> dict[str, Any]:
     """The prompt of a chat completions request, as text and as tokens."""
     ids = engine.prompt(parse_chat(value, served).request)
-    return {"prompt": engine.detokenize(ids), "tokens": ids}
+    return {"prompt": engine.detokenize(ids), "tokens": list(ids)}

@@ -186,7 +186,7 @@ def test_seeded_answers_repeat(engine):
 
 def test_logprobs_are_those_of_the_logits(engine):
     request = qwen35_local.ChatRequest.of("hello", temperature=0, max_tokens=5, top_logprobs=3, thinking=False)
-    ids = engine.prompt(request)
+    ids = list(engine.prompt(request))
     found = [p for event in engine.stream(request) if isinstance(event, qwen35_local.Text) for p in event.logprobs]
     assert found
     for logprob in found:

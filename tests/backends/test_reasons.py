@@ -4,7 +4,7 @@ import pytest
 
 from qwen35_local.backends.prefix import common_prefix
 from qwen35_local.backends.reasons import why
-from qwen35_local.chat.prompt import prompt_ids
+from qwen35_local.chat.prompt import prompt_of
 from qwen35_local.engine import ChatRequest, ImagePart, Message, TextPart
 from qwen35_local.events import ToolCall
 
@@ -17,7 +17,7 @@ CALLED = Message("assistant", "", "let me look", (ToolCall("get_weather", {"city
 
 def test_each_cause_is_named(tokenizer):
     def reason(old: ChatRequest, new: ChatRequest) -> str:
-        before, after = (prompt_ids(request, tokenizer) for request in (old, new))
+        before, after = (prompt_of(request, tokenizer) for request in (old, new))
         return why(before, after, common_prefix(before, after), tokenizer)
 
     def asked(*messages: Message, tools: tuple = ()) -> ChatRequest:
@@ -39,7 +39,7 @@ def test_each_cause_is_named(tokenizer):
     assert "turn 3 (assistant) was rewritten" in reason(loop, other)
     picture = asked(Message("user", (ImagePart(b"1"), TextPart("what?"))))
     assert "turn 1 (user) has another picture or video" in reason(asked(Message("user", "what?")), picture)
-    shorter = prompt_ids(asked(*ASKED), tokenizer)
+    shorter = prompt_of(asked(*ASKED), tokenizer)
     assert "ends after" in why([*shorter, 1], shorter, len(shorter), tokenizer)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from qwen35_local.chat.prompt import prompt_ids
+from qwen35_local.chat.prompt import prompt_of
 from qwen35_local.chat.said import Digest, Said
 from qwen35_local.engine import ChatRequest, Message
 from qwen35_local.events import ToolCall
@@ -27,7 +27,7 @@ def said(tokenizer):
 
 
 def asked(tokenizer) -> list[int]:
-    return prompt_ids(ChatRequest((QUESTION,)), tokenizer)
+    return list(prompt_of(ChatRequest((QUESTION,)), tokenizer))
 
 
 def written(tokenizer) -> list[int]:
@@ -35,7 +35,7 @@ def written(tokenizer) -> list[int]:
 
 
 def prompt(tokenizer, said, *messages: Message) -> list[int]:
-    return prompt_ids(ChatRequest(messages), tokenizer, said)
+    return list(prompt_of(ChatRequest(messages), tokenizer, said))
 
 
 def test_the_answer_comes_back_as_it_was_written(tokenizer, said):

@@ -1,0 +1,146 @@
+"""A checkpoint's vision: what a picture costs, its features, and the tower, which is loaded when it is first needed."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import mlx.core as mx
+
+from ..chat.tokenizer import Tokenizer
+from ..checkpoint.files import Checkpoint
+from ..engine import ImagePart, Prompt, Span, VideoPart
+from ..errors import ConfigError
+from ..media import images, video
+from ..media.images import Picture
+from ..media.rules import Rules, read_rules
+from ..media.video import Clip
+from ..model.config import ModelConfig
+from ..model.fusion import Fused, positions_of
+from ..model.vision import VisionTower
+from ..model.vision_config import VisionConfig
+from ..model.weights import Weights
+
+KEPT = 256 << 20  # bytes of features kept for pictures that come again, as they do in every later turn
+PRICED = 256  # pictures and clips whose prices are kept; each holds its encoded bytes
+KEPT_ENCODED = 64 << 20  # bytes of them
+
+
+class Eyes:
+    """Sees for all sessions of an engine. `lean` gives the tower's memory back after each prompt."""
+
+    def __init__(self, path: Path, config: ModelConfig, vision: VisionConfig, dtype: mx.Dtype, lean: bool):
+        self._path, self._config, self._vision, self._dtype, self._lean = path, config, vision, dtype, lean
+        self.rules: tuple[Rules, Rules] = read_rules(path)
+        for rules in self.rules:
+            _check(rules, vision)
+        self.tower: VisionTower | None = None
+        self._features: OrderedDict[str, mx.array] = OrderedDict()
+        self._priced: OrderedDict[tuple[type, bytes, int | None], Picture | Clip] = OrderedDict()
+
+    def look(self, part: ImagePart | VideoPart) -> Picture | Clip:
+        """What the model would see of it and what that costs, from its header. Raises MediaError."""
+        key = (type(part), part.data, part.max_pixels)
+        if key in self._priced:
+            self._priced.move_to_end(key)
+            return self._priced[key]
+        if isinstance(part, ImagePart):
+            seen = images.look(part.data, self.rules[0], part.max_pixels)
+        else:
+            seen = video.look(part.data, self.rules[1], part.max_pixels)
+        self._priced[key] = seen
+        while len(self._priced) > PRICED or sum(len(data) for _, data, _ in self._priced) > KEPT_ENCODED:
+            self._priced.popitem(last=False)
+        return seen
+
+    def view(self, prompt: Prompt, reused: int) -> "View | None":
+        """What is to be seen in `prompt` after its first `reused` tokens, if anything."""
+        spans = [span for span in prompt.spans if span.start + span.tokens > reused]
+        return View(self, prompt, spans) if spans else None
+
+    def features(self, seen: Picture | Clip) -> mx.array:
+        """[pairs * rows * columns, H] of a picture or clip, from the cache or through the tower."""
+        if seen.key in self._features:
+            self._features.move_to_end(seen.key)
+            return self._features[seen.key]
+        patches = mx.array(seen.patches())
+        features = self._loaded()(patches, seen.grid)
+        mx.eval(features)
+        self._features[seen.key] = features
+        while len(self._features) > 1 and sum(array.nbytes for array in self._features.values()) > KEPT:
+            self._features.popitem(last=False)
+        return features
+
+    def _loaded(self) -> VisionTower:
+        if self.tower is None:
+            weights = Weights(Checkpoint.open(self._path), self._config, self._dtype)
+            self.tower = VisionTower(weights, self._vision)
+        return self.tower
+
+    def rest(self) -> None:
+        """A prompt has been seen."""
+        if self._lean:
+            self.release()
+
+    def release(self) -> None:
+        """Give the tower's memory back; it is loaded again when it is needed. Features of pictures are kept."""
+        if self.tower is not None:
+            self.tower = None
+            mx.clear_cache()
+
+    def forget(self) -> None:
+        """Drop everything that is kept of pictures, too."""
+        self.release()
+        self._features.clear()
+        self._priced.clear()
+
+
+class View:
+    """The pictures of one prompt that are still to be read: `encode` looks at them, `fused` puts them in place."""
+
+    def __init__(self, eyes: Eyes, prompt: Prompt, spans: Sequence[Span]):
+        self._eyes, self._spans = eyes, spans
+        self._positions = positions_of(len(prompt), prompt.spans)
+        self._features: dict[str, mx.array] = {}
+
+    def encode(self) -> Iterator[None]:
+        """Look at each picture and clip once; yields after each."""
+        try:
+            for span in self._spans:
+                if span.seen.key not in self._features:
+                    assert isinstance(span.seen, Picture | Clip)
+                    self._features[span.seen.key] = self._eyes.features(span.seen)
+                    yield
+        finally:
+            self._eyes.rest()
+
+    def fused(self, start: int, end: int) -> Fused | None:
+        """For the pass over tokens `start` to `end`; None if it shows nothing."""
+        here = [span for span in self._spans if span.start < end and span.start + span.tokens > start]
+        if not here:
+            return None
+        rows = []
+        for span in here:
+            first = span.frame * span.tokens
+            rows.append((span.start - start, self._features[span.seen.key][first : first + span.tokens]))
+        return Fused(self._positions[:, start : end + 1], tuple(rows))
+
+
+def open_eyes(path: Path, weights: Weights, config: ModelConfig, tokenizer: Tokenizer, lean: bool) -> Eyes | None:
+    """Eyes, if the checkpoint has a vision tower; text-only conversions often keep its config without it."""
+    if config.vision is None or "visual.patch_embed.proj.weight" not in weights.tensors:
+        return None
+    for kind, ours in (("image_token_id", "<|image_pad|>"), ("video_token_id", "<|video_pad|>")):
+        theirs = getattr(config, kind)
+        if theirs not in (None, tokenizer.special[ours]):
+            raise ConfigError(
+                f"{kind} in config.json is {theirs}, and {ours} of the tokenizer is {tokenizer.special[ours]}"
+            )
+    return Eyes(path, config, config.vision, weights.dtype, lean)
+
+
+def _check(rules: Rules, vision: VisionConfig) -> None:
+    for name in ("patch_size", "temporal_patch_size", "merge_size"):
+        if (ours := getattr(rules, name)) != (theirs := getattr(vision, name)):
+            raise ConfigError(f"{name} is {ours} in the preprocessor config and {theirs} in vision_config")
+    if vision.in_channels != 3:
+        raise ConfigError(f"in_channels {vision.in_channels} of vision_config is not supported: pictures have 3")
