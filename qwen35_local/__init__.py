@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from .config import Streaming
 from .engine import ChatRequest, Completion, Engine, EngineInfo, ImagePart, Message, Sampling, TextPart, VideoPart
 from .errors import Qwen35Error
 from .events import Done, Event, Held, Progress, Reasoning, Stats, Text, TokenLogprob, ToolCall, Usage
@@ -36,6 +37,7 @@ __all__ = [
     "Reasoning",
     "Sampling",
     "Stats",
+    "Streaming",
     "Text",
     "TextPart",
     "TokenLogprob",
@@ -57,6 +59,7 @@ def open(
     gpu_layers: int | Literal["auto"] = "auto",
     cpu_experts: int | Literal["auto"] = "auto",
     threads: int | None = None,
+    streaming: Streaming | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> "MlxEngine | LlamaCppEngine":
     """Load a model and return its engine, a context manager. Use it in the thread that opened it.
@@ -66,7 +69,7 @@ def open(
     `context` is the most tokens of prompt and answer together, by default all that the model allows. `dtype` is that
     of the activations: "auto" is the checkpoint's on Metal and float32 on a CPU; "float32" is for exact work.
     `memory` ("24GB", or bytes) is the most to use, by default a share of what is free; a model that needs more streams
-    its experts from disk, with the same answers.
+    its experts from disk, with the same answers; `streaming` says how.
     With llama.cpp `dtype` is that of the KV cache; `gpu_layers` layers go to the GPU, but the experts of the first
     `cpu_experts` ones stay in memory ("auto": as fits); `threads` compute on the CPU (None: physical cores but one).
     `on_progress` hears of loading. Raises a `Qwen35Error` whose text says what is wrong.
@@ -82,5 +85,6 @@ def open(
         gpu_layers=gpu_layers,
         cpu_experts=cpu_experts,
         threads=threads,
+        streaming=streaming,
         on_progress=on_progress,
     )

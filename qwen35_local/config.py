@@ -1,10 +1,38 @@
-"""Settings from outside: the environment is read here, once, and nowhere else."""
+"""Settings from outside. The environment is read here, once, and nowhere else."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from .errors import UsageError
+
+WORKERS = 8  # a queue of 8 expert-sized reads fills every SSD measured; more threads add nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """How experts that do not fit the memory are read from disk: past the page cache (`direct`) or through it, with how
+    many threads, and how many of a layer ahead of their use (`lookahead`, 0 is off).
+
+    `hot_set` is a file that remembers the experts in memory from one engine to the next; None begins empty.
+    `layer_stats` adds every layer's numbers to the statistics of an answer. `elastic` gives memory back while the
+    machine runs short of it.
+    """
+
+    direct: bool = False
+    workers: int = WORKERS
+    lookahead: int = 2
+    hot_set: Path | None = None
+    layer_stats: bool = False
+    elastic: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 1), ("lookahead", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not least <= value <= 64:
+                raise UsageError(f"{name} must be from {least} to 64, not {value!r}", name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,8 +174,9 @@ def child(path: Path, budget: str, prompt: int, tokens: int) -> None:
     """What `memory` runs: the session and plan of the engine, without a tokenizer."""
     from tiny import opened
 
-    from qwen35_local.backends.memory import Streaming, expert_layouts, open_stream, plan_memory
+    from qwen35_local.backends.memory import expert_layouts, open_stream, plan_memory
     from qwen35_local.backends.mlx_session import MlxSession
+    from qwen35_local.config import Streaming
     from qwen35_local.model.qwen35 import Qwen35
 
     weights, config = opened(path)

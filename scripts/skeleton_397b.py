@@ -17,8 +17,9 @@ import numpy as np
 from make_checkpoint import Preset, config, encode, tensors
 from streaming.runs import Timeline
 
-from qwen35_local.backends.memory import Streaming, expert_layouts, open_stream, plan_memory
+from qwen35_local.backends.memory import expert_layouts, open_stream, plan_memory
 from qwen35_local.checkpoint.files import Checkpoint
+from qwen35_local.config import Streaming
 from qwen35_local.experts.budget import gigabytes
 from qwen35_local.model.config import ModelConfig
 from qwen35_local.model.qwen35 import Qwen35

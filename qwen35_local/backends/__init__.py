@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..checkpoint.locate import find_model
+from ..config import Streaming
 from ..errors import BackendUnavailable, ModelNotFound, UsageError
 from ..events import Progress
 from ..gguf.model import find_gguf
@@ -26,6 +27,7 @@ def open_engine(
     gpu_layers: int | Literal["auto"] = "auto",
     cpu_experts: int | Literal["auto"] = "auto",
     threads: int | None = None,
+    streaming: Streaming | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> "MlxEngine | LlamaCppEngine":
     """Load a model; see `qwen35_local.open`. A GGUF file runs in llama.cpp, a checkpoint in MLX unless asked."""
@@ -38,8 +40,9 @@ def open_engine(
         from .llama_cpp.engine import open_llama_cpp
         from .llama_cpp.plan import Wishes
 
-        if memory is not None:
-            raise UsageError("memory is an option of the backend mlx: llama.cpp has cpu_experts", "memory")
+        for name, value in (("memory", memory), ("streaming", streaming)):
+            if value is not None:
+                raise UsageError(f"{name} is an option of the backend mlx: llama.cpp has cpu_experts", name)
         wishes = Wishes(context, dtype, gpu_layers, cpu_experts, threads)
         return open_llama_cpp(gguf or find_model(model), wishes, on_progress)
     for name, value in (("gpu_layers", gpu_layers), ("cpu_experts", cpu_experts), ("threads", threads)):
@@ -52,7 +55,7 @@ def open_engine(
         if (error.name or "").split(".")[0] != "mlx":  # something else is missing, or broken
             raise
         raise BackendUnavailable(f"MLX cannot be loaded ({error}): it needs Apple Silicon or 64-bit Linux") from error
-    return MlxEngine(path, context, dtype, on_progress, memory)
+    return MlxEngine(path, context, dtype, on_progress, memory, streaming)
 
 
 def gguf_of(model: str | Path) -> Path | None:

@@ -1,36 +1,24 @@
 """From a wish for memory to a plan, and from a plan to streamed experts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
 
+from ..config import Streaming
 from ..errors import CheckpointError
 from ..experts.budget import Geometry, MemoryPlan, default_budget, parse_memory, plan
+from ..experts.governor import Governor
 from ..experts.host import available_memory, total_memory
 from ..experts.layout import LayerLayout
-from ..experts.source import WORKERS, Source
+from ..experts.source import Source
 from ..experts.store import INDEX, open_store
 from ..model.config import ModelConfig, TextConfig
-from ..model.streamed import ExpertStream, geometry
+from ..model.stream import ExpertStream, geometry
 from ..model.weights import Weights
 
 STORE = "experts"  # the packed store, a directory beside the checkpoint's files
 CONTEXT = 32768  # tokens of a streamed model if none are asked for: keys and values compete with experts for memory
-
-
-@dataclass(frozen=True, slots=True)
-class Streaming:
-    """How experts are read: past the page cache or through it, with how many threads, how many ahead of their use.
-
-    `hot_set` is a file that remembers the experts in memory from one engine to the next; None begins empty.
-    """
-
-    direct: bool = False
-    workers: int = WORKERS
-    lookahead: int = 2
-    hot_set: Path | None = None
 
 
 def expert_layouts(path: Path, weights: Weights, c: TextConfig) -> list[LayerLayout]:
@@ -76,4 +64,13 @@ def open_stream(layouts: Sequence[LayerLayout], c: TextConfig, chosen: MemoryPla
     if mx.metal.is_available():
         mx.set_cache_limit(chosen.cache)
     source = Source(how.direct, how.workers)
-    return ExpertStream(layouts, chosen.slots, chosen.group, source, c, how.lookahead)
+    return ExpertStream(
+        layouts,
+        chosen.slots,
+        chosen.group,
+        source,
+        c,
+        how.lookahead,
+        how.layer_stats,
+        Governor if how.elastic else None,
+    )

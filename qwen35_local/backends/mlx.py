@@ -9,6 +9,7 @@ import numpy as np
 
 from ..chat.tokenizer import Tokenizer
 from ..checkpoint.files import Checkpoint
+from ..config import Streaming
 from ..engine import EngineInfo, ImagePart, Seen, Session, VideoPart
 from ..errors import ContextError, UsageError
 from ..events import Progress
@@ -19,7 +20,7 @@ from ..model.state import State
 from ..model.weights import Weights
 from .eyes import open_eyes
 from .local import LocalEngine
-from .memory import Streaming, expert_layouts, open_stream, plan_memory
+from .memory import expert_layouts, open_stream, plan_memory
 from .mlx_session import PREFILL_CHUNK, MlxSession
 from .prefix import Landmarks
 

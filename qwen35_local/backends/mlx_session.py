@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Generator, Sequence
 from itertools import pairwise
-from time import perf_counter
 from typing import Any
 
 import mlx.core as mx
@@ -10,11 +9,10 @@ import numpy as np
 
 from ..engine import Prompt, Reuse
 from ..errors import UsageError
-from ..experts.telemetry import Totals
 from ..model.fusion import Fused
 from ..model.qwen35 import BLOCK, Qwen35, block_edges
 from ..model.state import Snapshot
-from ..model.streamed import ExpertStream
+from ..model.stream import ExpertStream
 from .eyes import Eyes
 from .prefix import EVERY, Landmarks, common_prefix, longest, places, survivors
 
@@ -40,7 +38,7 @@ class MlxSession:
         pictures of prompts."""
         self._eyes = eyes
         self._stream = stream
-        self._before, self._began = stream.totals() if stream else Totals(), perf_counter()
+        self._streamed = stream.meter() if stream else None
         self._model = model
         self._landmarks = landmarks
         self._chunk = chunk
@@ -58,7 +56,7 @@ class MlxSession:
             raise UsageError(f"token {unknown[0]} is not below the model's {self._model.config.vocab_size}")
         mx.reset_peak_memory()
         if self._stream is not None:
-            self._before, self._began = self._stream.totals(), perf_counter()
+            self._streamed = self._stream.meter()
         prompt = Prompt.of(ids)
         identity = prompt.identity
         reuse = self._rewind(identity)
@@ -106,6 +104,8 @@ class MlxSession:
 
         A pass over a prompt that does not end, cancelled or failed, leaves the session as it was.
         """
+        if self._stream is not None:
+            self._stream.breathe()
         # Not for a single token: what is kept cannot be written over, and each would need a new state.
         before = self._state.snapshot() if len(new) > 1 else None
         steps = self._model.run(mx.array([list(new)]), self._state, marks, fused)
@@ -190,8 +190,8 @@ class MlxSession:
             "state_bytes": self._state.nbytes,
             "snapshots": [snapshot.tokens for snapshot in self._snapshots],
         }
-        if self._stream is not None:
-            found["experts"] = (self._stream.totals() - self._before).report(perf_counter() - self._began)
+        if self._streamed is not None:
+            found["experts"] = self._streamed()
         return found
 
     @property

@@ -3,9 +3,11 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..backends import BACKENDS
+from ..config import Streaming
 from ..engine import ChatRequest
 
 MODEL_HELP = "a model directory, a GGUF file, a repository in the Hub cache, or 'miniature' (default: %(default)s)"
@@ -47,6 +49,18 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", choices=BACKENDS, default="auto", help="default: llama.cpp for GGUF files, MLX for the rest"
     )
+    group = parser.add_argument_group("streaming", "for experts that do not fit the memory")
+    group.add_argument(
+        "--hot-set",
+        type=Path,
+        metavar="FILE",
+        help="begin with the experts that were in memory when this file was last written, at the end of a run",
+    )
+    group.add_argument("--direct", action="store_true", help="read past the system's page cache")
+    group.add_argument(
+        "--lookahead", type=int, default=Streaming().lookahead, metavar="N", help="experts read ahead (default: 2)"
+    )
+    group.add_argument("--layer-stats", action="store_true", help="statistics of every layer, in --json and /metrics")
     group = parser.add_argument_group("llama.cpp")
     group.add_argument(
         "--gpu-layers", type=layers, default="auto", metavar="N", help="layers on the GPU (default: all, with a GPU)"
@@ -68,7 +82,11 @@ def layers(text: str) -> int | str:
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `qwen35_local.open` takes beside the model, from parsed arguments."""
     names = ("context", "dtype", "memory", "backend", "gpu_layers", "cpu_experts", "threads")
-    return {name: getattr(args, name) for name in names}
+    options = {name: getattr(args, name) for name in names}
+    streaming = Streaming(
+        direct=args.direct, lookahead=args.lookahead, hot_set=args.hot_set, layer_stats=args.layer_stats
+    )
+    return options | {"streaming": None if streaming == Streaming() else streaming}
 
 
 def add_answer(parser: argparse.ArgumentParser) -> None:

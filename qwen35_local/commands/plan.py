@@ -74,7 +74,7 @@ def geometry_of(model: str) -> tuple[Any, int]:
     from ..checkpoint.files import Checkpoint
     from ..checkpoint.locate import find_model
     from ..model.config import ModelConfig
-    from ..model.streamed import geometry
+    from ..model.stream import geometry
     from ..model.weights import Weights
 
     checkpoint = Checkpoint.open(find_model(model))

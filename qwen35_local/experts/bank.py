@@ -15,6 +15,7 @@ from .layout import LayerLayout
 from .policy import Admission, admit, warm
 from .slots import Slots
 from .source import Batch, Source
+from .telemetry import LayerCounters
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +29,6 @@ class ExpertPlan:
     misses: tuple[tuple[int, int], ...]
     victims: tuple[int, ...]
     passed: tuple[int, ...]
-
-
-@dataclass(slots=True)
-class LayerCounters:
-    """Of one layer since the start: uses of experts by where they were found, and guesses read ahead."""
-
-    hits: int = 0
-    misses: int = 0
-    joined: int = 0
-    guessed: int = 0
-    useful: int = 0  # of the guessed
-    nbytes: int = 0
-    stall: float = 0.0  # seconds that the model waited for reads
 
 
 @dataclass
@@ -72,14 +60,16 @@ class LayerBank:
     generation: int = 0
 
     def __post_init__(self) -> None:
-        E = self.layout.experts
-        self.slot_of = np.full(E, -1, np.int32)
-        self.expert_in = np.full(self.slots.count, -1, np.int32)
-        self.written = np.zeros(self.slots.count, np.int64)  # the generation in which each slot was last written
-        self.heat = np.zeros(E)
+        self._empty()
+        self.heat = np.zeros(self.layout.experts)
         self._guesses: dict[int, Guess] = {}
         self._arrived: set[int] = set()  # guesses published and not yet used
         self._demand: list[Batch] = []  # under way
+
+    def _empty(self) -> None:
+        self.slot_of = np.full(self.layout.experts, -1, np.int32)
+        self.expert_in = np.full(self.slots.count, -1, np.int32)
+        self.written = np.zeros(self.slots.count, np.int64)  # the generation in which each slot was last written
 
     @property
     def complete(self) -> bool:
@@ -204,14 +194,34 @@ class LayerBank:
 
     def fill(self, experts: Sequence[int]) -> None:
         """Read these experts into slots 0, 1, 2, … of an empty bank, and wait."""
+        self._read_to_stay(list(enumerate(experts)))
+
+    def _read_to_stay(self, places: Sequence[tuple[int, int]]) -> None:
+        """Read (slot, expert)s into free slots, and wait."""
         self.slots.retire()
-        for i in range(0, len(experts), 16):  # few enough views at a time to cost no memory
-            part = list(enumerate(experts))[i : i + 16]
+        for i in range(0, len(places), 16):  # few enough views at a time to cost no memory
+            part = places[i : i + 16]
             batch = self.source.submit([t for slot, e in part for t in self._targets(self.slots, e, slot)])
             batch.wait()
             self.counters.nbytes += batch.nbytes
             for slot, expert in part:
                 self.publish(expert, slot)
+
+    def resize(self, count: int) -> None:
+        """So many slots from now on; the hottest experts stay. For a moment both the old and the new memory exist."""
+        self.drain()
+        self.slots.retire()
+        old, slot_of = self.slots, self.slot_of
+        stay = sorted(np.flatnonzero(slot_of >= 0).tolist(), key=lambda e: -self.heat[e])[:count]
+        self.slots = Slots(old.parts, count)
+        self.generation += 1
+        self._empty()
+        for slot, expert in enumerate(stay):
+            slot = expert if self.complete else slot
+            self.slots.copy(slot, old, int(slot_of[expert]))
+            self.publish(expert, slot)
+        if self.complete:
+            self._read_to_stay([(e, e) for e in range(count) if self.slot_of[e] < 0])
 
     def adopt(self, expert: int, slot: int, scratch: Slots, scratch_slot: int) -> None:
         """Take an expert over from scratch into a slot whose readers are done."""

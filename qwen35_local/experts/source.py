@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
+from ..config import WORKERS
 from ..errors import ExpertReadError
 from .reader import File, Reader
 from .reads import Read, Target, plan_reads
-
-WORKERS = 8  # a queue of 8 expert-sized reads fills every SSD measured; more threads add nothing
 
 
 @dataclass(slots=True)

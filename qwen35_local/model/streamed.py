@@ -1,6 +1,6 @@
 """Routed experts that are mostly on disk: the same arithmetic over slots, and one wait per layer to learn which."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import mlx.core as mx
@@ -8,113 +8,17 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..experts.bank import LayerBank
-from ..experts.budget import Geometry, trunk_nbytes, vision_nbytes
-from ..experts.hotset import begin
-from ..experts.layout import LayerLayout, Part
+from ..experts.layout import Part
 from ..experts.lookahead import Lookahead
 from ..experts.policy import MEMORY
 from ..experts.prefill import sweep
 from ..experts.slots import Slots
-from ..experts.source import Source
-from ..experts.telemetry import Totals
-from .config import AFFINE_BITS, AFFINE_GROUPS, FP_MODES, FULL, Quantization, TextConfig
+from .config import AFFINE_BITS, AFFINE_GROUPS, FP_MODES, Quantization, TextConfig
 from .layers import Dense, Matrix, Packed
 from .moe import Guess, Routed, swiglu, weighted_sum
 from .moe import experts as apply_experts
-from .vision import work_per_token
-from .vision_config import VisionConfig
-from .weights import Weights
 
-LARGEST_PICTURE = 16384  # tokens: 4096 x 4096 pixels, as released
 SWEEP_FROM = 9  # tokens from which expert by expert beats token by token
-
-
-class ExpertStream:
-    """The streamed experts of a whole model: banks of `slots[i]` for layer i, two scratch groups that all share."""
-
-    def __init__(
-        self,
-        layouts: Sequence[LayerLayout],
-        slots: Sequence[int],
-        scratch: int,
-        source: Source,
-        c: TextConfig,
-        lookahead: int = 0,
-    ):
-        """`scratch` is the slots of one group; `lookahead` the experts read ahead for a layer, 0 for none."""
-        self.source = source
-        self.lookahead = Lookahead(lookahead) if lookahead else None
-        kinds = {layout.parts for layout in layouts}
-        self._scratch = {parts: (Slots(parts, scratch), Slots(parts, scratch)) for parts in kinds}
-        self.banks = tuple(
-            LayerBank(layout, Slots(layout.parts, n), source) for layout, n in zip(layouts, slots, strict=True)
-        )
-        self.experts = [
-            StreamedExperts(bank, self._scratch[bank.layout.parts], c, self.lookahead) for bank in self.banks
-        ]
-
-    @property
-    def nbytes(self) -> int:
-        """Of all slots."""
-        scratch = sum(slots.nbytes for pair in self._scratch.values() for slots in pair)
-        return scratch + sum(bank.slots.nbytes for bank in self.banks)
-
-    def fill(
-        self, on_progress: Callable[[int], None] | None = None, hot: Mapping[str, Sequence[int]] | None = None
-    ) -> None:
-        """Load the layers that fit completely; the others begin with the experts in `hot`, by layer name, or empty."""
-        for bank in self.banks:
-            if bank.complete:
-                bank.fill(range(bank.layout.experts))
-            elif hot:
-                begin(bank, hot.get(bank.layout.name, ()))
-            if on_progress is not None:
-                on_progress(self.source.counters.bytes)
-
-    def totals(self) -> Totals:
-        """What has happened since the start, in numbers."""
-        banks, disk = [bank.counters for bank in self.banks], self.source.counters
-        return Totals(
-            hits=sum(c.hits + c.joined for c in banks),
-            misses=sum(c.misses for c in banks),
-            guessed=sum(c.guessed for c in banks),
-            useful=sum(c.useful for c in banks),
-            nbytes=disk.bytes,
-            busy=disk.busy,
-            stall=sum(c.stall for c in banks),
-            retries=disk.retries,
-        )
-
-    def close(self) -> None:
-        self.source.close()
-
-
-def geometry(
-    weights: Weights, layouts: Sequence[LayerLayout], c: TextConfig, vision: VisionConfig | None = None
-) -> Geometry:
-    """What a memory plan needs to know of this model; no tensor is read. `vision` is None for one that cannot see."""
-    itemsize = weights.dtype.size
-    tower = vision_nbytes(weights.tensors, itemsize) if vision else 0
-    full = sum(kind == FULL for kind in c.layer_types)
-    delta = c.linear_num_value_heads * c.linear_value_head_dim * c.linear_key_head_dim * 4
-    conv = (c.linear_conv_kernel_dim - 1) * c.conv_dim * itemsize
-    return Geometry(
-        layers=c.num_layers,
-        experts=c.num_experts,
-        top_k=c.num_experts_per_tok,
-        expert_nbytes=max(layout.expert_nbytes for layout in layouts),
-        trunk_nbytes=trunk_nbytes(weights.tensors, itemsize),
-        kv_per_token=full * 2 * c.num_key_value_heads * c.head_dim * itemsize,
-        state_nbytes=(c.num_layers - full) * (delta + conv),
-        heads=c.num_attention_heads,
-        hidden=c.hidden_size,
-        intermediate=c.moe_intermediate_size,
-        vocab=c.vocab_size,
-        itemsize=itemsize,
-        vision_nbytes=tower,
-        vision_per_token=work_per_token(vision, itemsize) if vision and tower else 0,
-        vision_tokens=LARGEST_PICTURE,
-    )
 
 
 class StreamedExperts:
@@ -127,7 +31,7 @@ class StreamedExperts:
         self, bank: LayerBank, scratch: tuple[Slots, Slots], c: TextConfig, lookahead: Lookahead | None = None
     ):
         self.bank, self.scratch = bank, scratch
-        self.expect = partial(lookahead.expect, bank) if lookahead and not bank.complete else None
+        self._lookahead = lookahead
         parts = bank.layout.parts
         self._cut = sum(part.matrix == "gate_up" for part in parts)
         self._kinds = (
@@ -137,6 +41,10 @@ class StreamedExperts:
 
         # MLX's gather_mm on a CPU takes float32 only; on Metal plain experts are used as they are.
         self._widens = self._kinds[0] is None and parts[0].dtype != "F32" and not mx.metal.is_available()
+
+    @property
+    def expect(self) -> Callable[[Sequence[int]], None] | None:
+        return partial(self._lookahead.expect, self.bank) if self._lookahead and not self.bank.complete else None
 
     def __call__(self, routed: Routed, guess: Guess | None = None) -> mx.array:
         """-> float32 [N, H]"""

@@ -2,8 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..bridge import Worker
 from ..events import Done
@@ -39,7 +40,7 @@ class Metrics:
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._peak = 0
-        self._extra: dict[str, float] = {}
+        self._extra: dict[tuple[str, str], float] = {}
 
     def add(self, name: str, value: float = 1, **labels: str) -> None:
         shown = ",".join(f'{key}="{value}"' for key, value in labels.items())
@@ -71,8 +72,7 @@ class Metrics:
         self.add("generation_seconds_total", stats.total_time - stats.time_to_first_token)
         self._peak = stats.peak_memory
         # What only one backend knows, as expert cache hits and bytes read.
-        numbers = {name: value for name, value in stats.extra.items() if isinstance(value, int | float)}
-        self._extra = {name: value for name, value in numbers.items() if name != "seed" and name.isidentifier()}
+        self._extra = {name: value for name, value in _flat("", "", stats.extra) if name != ("seed", "")}
 
     def text(self, worker: Worker) -> str:
         """The exposition format."""
@@ -86,7 +86,7 @@ class Metrics:
             "resident_bytes": _resident(),
         }
         counts = {**self._counts, **{(name, ""): value for name, value in gauges.items()}}
-        return "\n".join([*self._lines(counts), *self._backend(), ""])
+        return "\n".join([*self._lines(counts), *self.backend(), ""])
 
     def _lines(self, counts: Mapping[tuple[str, str], float]) -> Iterator[str]:
         for name, (kind, meaning) in _HELP.items():
@@ -96,10 +96,28 @@ class Metrics:
             for labels, value in (found or ({} if name in ("requests_total", "answers_total") else {"": 0})).items():
                 yield f"{PREFIX}{name}{labels} {value:.10g}"
 
-    def _backend(self) -> Iterator[str]:
-        for name, value in self._extra.items():
+    def backend(self) -> Iterator[str]:
+        """What the backend said of the last answer, as expert cache hits and bytes read."""
+        for name in dict.fromkeys(name for name, _ in self._extra):
             yield f"# TYPE {PREFIX}backend_{name} gauge"
-            yield f"{PREFIX}backend_{name} {value:.10g}"
+            for (of, labels), value in self._extra.items():
+                if of == name:
+                    yield f"{PREFIX}backend_{name}{labels} {value:.10g}"
+
+
+def _flat(name: str, labels: str, value: Any) -> Iterator[tuple[tuple[str, str], float]]:
+    """The numbers in a tree of mappings and lists: `experts_hit_rate`, and of the sixth of `layers`
+    `experts_layer_hit_rate{layer="5"}`."""
+    if isinstance(value, int | float):
+        yield (name, labels), value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            if str(key).isidentifier():
+                yield from _flat(f"{name}_{key}" if name else key, labels, inner)
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes) and not labels:
+        one = name.removesuffix("s")
+        for number, inner in enumerate(value):
+            yield from _flat(one, f'{{{one.rpartition("_")[2]}="{number}"}}', inner)
 
 
 def _resident() -> int:

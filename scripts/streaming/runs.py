@@ -17,7 +17,7 @@ from qwen35_local.experts.reader import ALIGN, File, Reader
 from qwen35_local.experts.source import Source
 from qwen35_local.experts.store import open_store
 from qwen35_local.model.qwen35 import Qwen35, drained
-from qwen35_local.model.streamed import ExpertStream
+from qwen35_local.model.stream import ExpertStream
 
 
 @contextmanager

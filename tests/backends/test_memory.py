@@ -12,11 +12,12 @@ from faults import FaultyReader
 from pack_checkpoint import pack
 
 import qwen35_local
-from qwen35_local.backends.memory import Streaming
 from qwen35_local.backends.mlx import MlxEngine
+from qwen35_local.config import Streaming
 from qwen35_local.errors import ExpertReadError, MemoryPlanError, UsageError
 from qwen35_local.experts import budget
 from qwen35_local.experts.source import Source
+from qwen35_local.server.metrics import Metrics
 
 QUESTION = "word " * 30
 
@@ -85,7 +86,7 @@ def test_a_hot_set_is_remembered_and_only_advice(model, small, tmp_path):
     for content in (None, None, "{", '{"version": 1, "layers": {"layers.0.mlp": [99, 3, 3, -1]}}', '{"version": 1}'):
         if content is not None:
             hot.write_text(content)
-        engine = MlxEngine(model, 256, memory="9MB", streaming=Streaming(hot_set=hot))
+        engine = opened(model, context=256, memory="9MB", streaming=Streaming(hot_set=hot))
         assert engine.experts is not None
         held = sum(int((bank.slot_of >= 0).sum()) for bank in engine.experts.banks)
         assert answer(engine).text == wanted
@@ -96,11 +97,35 @@ def test_a_hot_set_is_remembered_and_only_advice(model, small, tmp_path):
     assert begun[3] == 1, "99 and -1 are no experts of this model"
 
 
+def test_every_layer_on_demand(model, small):
+    with opened(model, memory="9MB", context=256, streaming=Streaming(layer_stats=True)) as engine:
+        said = answer(engine).done.stats.extra["experts"]
+        layers = said["layers"]
+        assert [layer["slots"] for layer in layers] == list(engine.plan.slots)
+        assert sum(layer["bytes_read"] for layer in layers) == said["bytes_read"] > 0
+        assert (
+            min(layer["hit_rate"] for layer in layers) <= said["hit_rate"] <= max(layer["hit_rate"] for layer in layers)
+        )
+        text = metrics_of(answer(engine).done)
+        assert f'qwen35_backend_experts_layer_slots{{layer="7"}} {layers[7]["slots"]}' in text
+        assert any(line.startswith("qwen35_backend_experts_hit_rate 0.") for line in text)
+    with opened(model, memory="9MB", context=256) as engine:
+        assert "layers" not in answer(engine).done.stats.extra["experts"]
+
+
+def metrics_of(done: qwen35_local.Done) -> list[str]:
+    metrics = Metrics()
+    metrics.done(done)
+    return list(metrics.backend())
+
+
 def test_refusals(model):
     with pytest.raises(MemoryPlanError, match=r"needs at least .* the budget is 100\.00 MB: raise"):
         opened(model, memory="100MB")
     with pytest.raises(UsageError, match="size like 24GB"):
         opened(model, memory="plenty")
+    with pytest.raises(UsageError, match="lookahead must be from 0 to 64, not -1"):
+        opened(model, streaming=Streaming(lookahead=-1))
 
 
 def test_a_prompt_is_one_sweep_and_says_how_far_it_is(model, small):

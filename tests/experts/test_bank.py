@@ -151,3 +151,27 @@ def test_memory_is_written_in_place(layout, truth, source):
         serve(bank, Slots(layout.parts, 4), [round % 16, (round + 5) % 16], truth)
     again = [np.asarray(array.view(mx.uint8)).__array_interface__["data"][0] for array in bank.slots.arrays]
     assert address == again
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 16), st.sets(st.integers(0, 15), min_size=1, max_size=4)), max_size=6))
+def test_resizing_keeps_the_hottest_and_their_bytes(layout, truth, steps):
+    source = Source(workers=2)
+    bank, scratch = bank_of(layout, 6, source), Slots(layout.parts, 4)
+    for count, experts in steps:
+        serve(bank, scratch, sorted(experts), truth)
+        bank.guess([15, 0], 2)
+        before = np.flatnonzero(bank.slot_of >= 0)
+        bank.resize(count)
+        stay = np.flatnonzero(bank.slot_of >= 0)
+        assert bank.slots.count == count
+        assert bank.slots.nbytes == count * layout.expert_nbytes
+        if count < len(before):
+            assert len(stay) == count
+            assert bank.heat[stay].min() >= max((bank.heat[e] for e in before if e not in stay), default=-np.inf)
+        if bank.complete:
+            assert (bank.slot_of == np.arange(16)).all()
+        for expert in stay:
+            assert held(bank.slots, int(bank.slot_of[expert])) == truth[expert]
+        check(bank)
+    source.close()

@@ -1,6 +1,7 @@
 """Streamed experts give the bits of resident ones: at every budget, cold or warm, looked ahead for, after faults."""
 
 import errno
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,10 @@ from pack_checkpoint import pack
 from tiny import load, opened
 
 from qwen35_local.errors import ExpertReadError
+from qwen35_local.experts.governor import Governor
 from qwen35_local.experts.source import Source
 from qwen35_local.model.qwen35 import Qwen35, drained
-from qwen35_local.model.streamed import ExpertStream
+from qwen35_local.model.stream import ExpertStream
 
 KINDS = [
     ("F32", "mxfp4", "switch_mlp"),
@@ -148,6 +150,35 @@ def test_all_slots_means_no_reads_and_no_waits(checkpoint):
         assert stream.source.counters.bytes == read
         assert all(bank.counters.misses == 0 and not bank.slots.readers for bank in stream.banks)
         mx.eval(hidden)
+
+
+def test_memory_given_back_and_taken_again_changes_no_bit(checkpoint):
+    """The governor resizes banks between passes, from complete to a few slots and back."""
+    path = checkpoint()
+    wanted = logits_of(load(path), [10, 1, 1])
+    shares = iter([1.0, 0.5, 0.2, 0.2, 0.5, 0.75, 1.0, 1.0, *[1.0] * 60])
+
+    class Scripted(Governor):
+        def share(self) -> float:
+            return next(shares)
+
+    weights, config = opened(path)
+    layouts = weights.expert_layouts(config.text)
+    stream = ExpertStream(layouts, [16, 8] * 4, 4, Source(workers=3), config.text, 2, elastic=Scripted)
+    model, most = Qwen35(weights, config.text, stream.experts), stream.nbytes
+    stream.fill()
+    sizes = []
+    for _ in range(14):
+        stream.breathe()
+        sizes.append(stream.nbytes)
+        assert np.array_equal(logits_of(model, [10, 1, 1]), wanted)
+    scratch = most - sum([16, 8] * 4) * layouts[0].expert_nbytes
+    assert sizes[0] == sizes[-1] == most
+    assert sizes[1] - scratch == sum([8, 4] * 4) * layouts[0].expert_nbytes, "half at once"
+    assert sizes[2] - scratch == sum([3, 1] * 4) * layouts[0].expert_nbytes
+    grown = [b - a for a, b in itertools.pairwise(sizes[3:])]
+    assert all(0 <= step <= 13 * layouts[0].expert_nbytes for step in grown), "a layer at a time"
+    stream.close()
 
 
 @pytest.mark.parametrize(("piece", "slots"), [(1, 5), (20, 1), (20, 12)])
