@@ -5,6 +5,9 @@ For each case: `<case>.ids` [T], `<case>.logits` float32 [T, V] of one forward p
 
 With pictures (vision_cases.py): `features.<grid>` of the tower, and for each case, also with YaRN, `<case>.positions`
 [3, T], `<case>.delta`, `<case>.logits` and `<case>.greedy`.
+
+tests/golden/tiny_decode.npz is a longer run of the F32 checkpoint: `ids` [200] with `logits` [200, V], then 64 greedy
+tokens `said`, each chosen from a row of `steps` [64, V] (row 0 is the last of `logits`).
 """
 
 import json
@@ -23,6 +26,7 @@ from vision_cases import CASES as SHOWN
 from vision_cases import GREEDY, GRIDS, IMAGE_PAD, VIDEO_PAD, Shown, prompt
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
+PROMPT, STEPS = 200, 64
 CASES = {"F32": ("F32", 1.0, 130), "F32-yarn4": ("F32", 4.0, 70), "BF16": ("BF16", 1.0, 130)}
 
 
@@ -39,6 +43,7 @@ def main() -> None:
             if not any(name.endswith(".greedy") for name in arrays):
                 arrays[f"{case}.greedy"] = greedy(model, ids, 32)
     write_arrays("tiny", arrays)
+    write_arrays("tiny_decode", decoded())
     write_arrays("vision", vision("", 1.0) | vision("yarn4.", 4.0))
 
 
@@ -101,6 +106,20 @@ def shown_to(shown: list[Shown]) -> dict[str, torch.Tensor]:
             options[pixels] = torch.tensor(np.concatenate([it.patches() for it in some]))
             options[grids] = torch.tensor([it.grid for it in some])
     return options
+
+
+def decoded() -> dict[str, np.ndarray]:
+    """Prefill and greedy decoding without a cache: every step is a forward pass over everything before it."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = write(Path(directory), "tiny", "F32")
+        model = Qwen3_5MoeForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager")
+    ids = np.random.default_rng(2).integers(0, model.config.vocab_size - SPECIAL_TOKENS, PROMPT)
+    with torch.no_grad():
+        rows = model(torch.tensor(ids[None])).logits[0].numpy()
+        said = greedy(model, ids, STEPS)
+        steps = model(torch.tensor([[*ids, *said[:-1]]])).logits[0, PROMPT - 1 :].numpy()
+    assert (steps.argmax(1) == said).all()
+    return {"ids": ids.astype(np.int32), "logits": rows, "said": said, "steps": steps}
 
 
 def greedy(model: torch.nn.Module, ids: np.ndarray, count: int) -> np.ndarray:

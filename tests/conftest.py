@@ -96,3 +96,9 @@ def pristine(tokenizer_spec: dict[str, Any], tmp_path_factory: pytest.TempPathFa
 def golden() -> dict[str, np.ndarray]:
     """What transformers computes on the tiny checkpoints (scripts/make_golden.py)."""
     return dict(np.load(Path(__file__).parent / "golden" / "tiny.npz"))
+
+
+@pytest.fixture(scope="session")
+def golden_decode() -> dict[str, np.ndarray]:
+    """A prompt of 200 tokens and 64 greedy steps in transformers, in float32 (scripts/make_golden.py)."""
+    return dict(np.load(Path(__file__).parent / "golden" / "tiny_decode.npz"))
