@@ -25,7 +25,7 @@ ALLOWED = {
     "metal_kernels": set(),
     "model": SEAMS | {"metal_kernels", "experts", "checkpoint"},
     "experts": SEAMS | {"checkpoint"},
-    "gguf": SEAMS | {"checkpoint", "model"},  # of the model its config alone
+    "gguf": SEAMS | {"checkpoint", "model", "media"},  # of the model its config alone, of media its rules
     "media": SEAMS,
     "miniature": set(),
     "hub": SEAMS | {"checkpoint", "experts", "miniature", "model"},

@@ -10,19 +10,18 @@ from ..chat.tokenizer import Tokenizer
 from ..checkpoint.files import Checkpoint
 from ..engine import ImagePart, Prompt, Span, VideoPart
 from ..errors import ConfigError
-from ..media import images, video
 from ..media.images import Picture
+from ..media.prices import Prices
 from ..media.rules import Rules, read_rules
 from ..media.video import Clip
 from ..model.config import ModelConfig
-from ..model.fusion import Fused, positions_of
+from ..model.fusion import Fused
+from ..model.positions import positions_of
 from ..model.vision import VisionTower
 from ..model.vision_config import VisionConfig
 from ..model.weights import Weights
 
 KEPT = 256 << 20  # bytes of features kept for pictures that come again, as they do in every later turn
-PRICED = 256  # pictures and clips whose prices are kept; each holds its encoded bytes
-KEPT_ENCODED = 64 << 20  # bytes of them
 
 
 class Eyes:
@@ -35,22 +34,11 @@ class Eyes:
             _check(rules, vision)
         self.tower: VisionTower | None = None
         self._features: OrderedDict[str, mx.array] = OrderedDict()
-        self._priced: OrderedDict[tuple[type, bytes, int | None], Picture | Clip] = OrderedDict()
+        self._prices = Prices(*self.rules)
 
     def look(self, part: ImagePart | VideoPart) -> Picture | Clip:
         """What the model would see of it and what that costs, from its header. Raises MediaError."""
-        key = (type(part), part.data, part.max_pixels)
-        if key in self._priced:
-            self._priced.move_to_end(key)
-            return self._priced[key]
-        if isinstance(part, ImagePart):
-            seen = images.look(part.data, self.rules[0], part.max_pixels)
-        else:
-            seen = video.look(part.data, self.rules[1], part.max_pixels)
-        self._priced[key] = seen
-        while len(self._priced) > PRICED or sum(len(data) for _, data, _ in self._priced) > KEPT_ENCODED:
-            self._priced.popitem(last=False)
-        return seen
+        return self._prices.look(part)
 
     def view(self, prompt: Prompt, reused: int) -> "View | None":
         """What is to be seen in `prompt` after its first `reused` tokens, if anything."""
@@ -91,7 +79,7 @@ class Eyes:
         """Drop everything that is kept of pictures, too."""
         self.release()
         self._features.clear()
-        self._priced.clear()
+        self._prices.forget()
 
 
 class View:

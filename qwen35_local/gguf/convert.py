@@ -1,6 +1,6 @@
 """A checkpoint of this architecture, in any layout that we read, as one GGUF file."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ import numpy as np
 from ..checkpoint.files import Checkpoint, read_json
 from ..errors import TokenizerError, UsageError
 from ..events import Progress
+from ..media.rules import read_rules
 from ..model.config import ModelConfig
+from . import projector
 from .layout import Entry, entries, metadata
 from .source import Source
 from .types import BY_NAME, F32, WRITABLE, Type, pack
@@ -54,15 +56,41 @@ def convert(path: Path, out: Path, types: Types | None = None) -> Generator[Prog
     checkpoint = Checkpoint.open(path)
     config = ModelConfig.from_dict(checkpoint.config)
     source = Source(checkpoint, config)
-    plan = [(Planned(entry.name, entry.shape, types.of(entry)), entry) for entry in entries(source)]
+    tensors = list(entries(source))
     values: dict[str, Any] = {
         **metadata(config.text, path.name, source.has("mtp.fc")),
         "general.quantization_version": 2,
         **_tokenizer(path, config.text.vocab_size),
     }
+    yield from _write(out, values, tensors, types)
+
+
+def convert_vision(path: Path, out: Path, types: Types | None = None) -> Generator[Progress, None, None]:
+    """Write the vision part of the checkpoint at `path` to the file `out`, as `convert` does the rest.
+
+    ConfigError if it has none; see `has_vision`.
+    """
+    types = types or Types()
+    checkpoint = Checkpoint.open(path)
+    config = ModelConfig.from_dict(checkpoint.config)
+    values = {**projector.metadata(config, path.name, *read_rules(path)), "general.quantization_version": 2}
+    yield from _write(out, values, projector.entries(Source(checkpoint, config)), types)
+
+
+def has_vision(path: Path) -> bool:
+    """Whether the checkpoint has a vision tower: text-only conversions often keep its configuration without it."""
+    checkpoint = Checkpoint.open(path)
+    config = ModelConfig.from_dict(checkpoint.config)
+    return config.vision is not None and Source(checkpoint, config).has("visual.patch_embed.proj")
+
+
+def _write(
+    out: Path, values: Mapping[str, Any], tensors: Iterable[Entry], types: Types
+) -> Generator[Progress, None, None]:
+    plan = [(Planned(entry.name, entry.shape, types.of(entry)), entry) for entry in tensors]
     total = sum(planned.nbytes for planned, _ in plan)
-    tensors = [(planned, _packed(entry, planned.type)) for planned, entry in plan]
-    for written in write_file(out, values, tensors):
+    packed = [(planned, _packed(entry, planned.type)) for planned, entry in plan]
+    for written in write_file(out, values, packed):
         yield Progress("load", min(written, total), total, "bytes")
 
 

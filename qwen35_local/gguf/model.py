@@ -1,7 +1,7 @@
 """A GGUF model: one file or all its parts, checked together, and the sizes that planning needs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from ..errors import CheckpointError, ConfigError, ModelNotFound
 from .header import GgufTensor, read_header
 
 ARCHITECTURE = "qwen35moe"
+VISION_PREFIX = "mmproj"  # of the names of files that hold vision parts
 PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 EXPERT = re.compile(r"^blk\.(\d+)\.ffn_(gate|up|down|gate_up)_exps\.weight$")
 
@@ -108,10 +109,15 @@ class GgufModel:
     @property
     def quantization(self) -> str:
         """The type that most bytes have."""
-        sizes: dict[str, int] = {}
-        for tensor in self.tensors.values():
-            sizes[tensor.type.name] = sizes.get(tensor.type.name, 0) + tensor.nbytes
-        return max(sizes, key=sizes.__getitem__, default="none")
+        return mostly(self.tensors.values())
+
+
+def mostly(tensors: Iterable[GgufTensor]) -> str:
+    """The type that most bytes have."""
+    sizes: dict[str, int] = {}
+    for tensor in tensors:
+        sizes[tensor.type.name] = sizes.get(tensor.type.name, 0) + tensor.nbytes
+    return max(sizes, key=sizes.__getitem__, default="none")
 
 
 def find_gguf(path: Path) -> Path | None:
@@ -123,7 +129,7 @@ def find_gguf(path: Path) -> Path | None:
     firsts = []
     for file in sorted(path.rglob("*.gguf")):
         part = PART.match(file.name)
-        if not file.name.startswith("mmproj") and (part is None or int(part["number"]) == 1):
+        if not file.name.startswith(VISION_PREFIX) and (part is None or int(part["number"]) == 1):
             firsts.append(file)
     if len(firsts) > 1:
         names = ", ".join(file.name for file in firsts[:4])

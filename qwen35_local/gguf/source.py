@@ -12,6 +12,7 @@ from ..checkpoint.files import Checkpoint, TensorInfo
 from ..checkpoint.names import canonical, is_zero_centred
 from ..errors import CheckpointError, ConfigError
 from ..model.config import ModelConfig, Quantization
+from ..model.vision_config import VisionConfig
 from .types import FP4
 
 NUMPY = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "U8": "u1", "U32": "<u4"}
@@ -59,6 +60,19 @@ class Source:
                 f"{name} is {list(taps.shape)}, config.json asks for {channels} channels of {kernel} taps"
             )
         return taps.reshape(channels, kernel)
+
+    def patch_filter(self, name: str, c: VisionConfig, frame: int) -> np.ndarray:
+        """The vision tower's patch filter for one frame, float32 [out, channels, rows, columns].
+
+        As released it is [out, channels, frames, rows, columns]; MLX conversions have the channels last.
+        """
+        values = self._floats(name)
+        H, C, T, P = c.hidden_size, c.in_channels, c.temporal_patch_size, c.patch_size
+        if values.shape == (H, T, P, P, C) != (H, C, T, P, P):
+            values = values.transpose(0, 4, 1, 2, 3)
+        if values.shape != (H, C, T, P, P):
+            raise ConfigError(f"{name} is {list(values.shape)}, config.json asks for {[H, C, T, P, P]}")
+        return np.ascontiguousarray(values[:, :, frame])
 
     def matrix(self, module: str, out: int, in_: int) -> np.ndarray:
         """float32 [out, in] of a module, plain or packed."""

@@ -76,7 +76,10 @@ def _string(text: str) -> bytes:
 
 
 def _value(value: Any) -> bytes:
-    """Type code and value: whole numbers as uint32, or int32 inside lists, as llama.cpp's own files have them."""
+    """Type code and value: whole numbers as uint32, or int32 inside lists, as llama.cpp's own files have them.
+
+    A list has items of one kind: text, truth values, or numbers.
+    """
     if isinstance(value, bool):
         return struct.pack("<I?", BOOL, value)
     if isinstance(value, int):
@@ -87,4 +90,6 @@ def _value(value: Any) -> bytes:
         return struct.pack("<I", STRING) + _string(value)
     if all(isinstance(item, str) for item in value):
         return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(_string, value))
-    return struct.pack("<IIQ", ARRAY, INT32, len(value)) + np.asarray(value, "<i4").tobytes()
+    items = np.asarray(value)
+    code, dtype = {"b": (BOOL, "?"), "f": (FLOAT32, "<f4")}.get(items.dtype.kind, (INT32, "<i4"))
+    return struct.pack("<IIQ", ARRAY, code, len(items)) + items.astype(dtype).tobytes()

@@ -56,14 +56,17 @@ class Picture:
     def columns(self) -> int:
         return self.grid[2] // self.rules.merge_size
 
-    def patches(self) -> np.ndarray:
-        """float32 [rows * columns * merge², patch_dim]. Raises MediaError if the picture is damaged."""
+    def pixels(self) -> np.ndarray:
+        """uint8 [1, height, width, 3], as the model is shown it. Raises MediaError if the picture is damaged."""
         width, height = (side * self.rules.patch_size for side in self.grid[:0:-1])
         with opened_picture(self.data) as image:
-            pixels = fitted(rgb(image), self.turn, (width, height))
-        return patches(
-            np.broadcast_to(pixels, (self.rules.temporal_patch_size, *pixels.shape)), table(self.rules), self.rules
-        )
+            return fitted(rgb(image), self.turn, (width, height))[None]
+
+    def patches(self) -> np.ndarray:
+        """float32 [rows * columns * merge², patch_dim]. Raises MediaError if the picture is damaged."""
+        pixels = self.pixels()
+        shown = np.broadcast_to(pixels, (self.rules.temporal_patch_size, *pixels.shape[1:]))
+        return patches(shown, table(self.rules), self.rules)
 
 
 def look(data: bytes, rules: Rules, max_pixels: int | None = None) -> Picture:

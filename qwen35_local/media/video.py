@@ -38,7 +38,11 @@ class Clip:
         return self.grid[2] // self.rules.merge_size
 
     def patches(self) -> np.ndarray:
-        """float32 [pairs * rows * columns * merge², patch_dim]. One frame at a time is decoded to its full size."""
+        """float32 [pairs * rows * columns * merge², patch_dim]."""
+        return patches(self.pixels(), table(self.rules), self.rules)
+
+    def pixels(self) -> np.ndarray:
+        """uint8 [pairs * 2, height, width, 3]. One frame at a time is decoded to its full size."""
         step, P = self.rules.temporal_patch_size, self.rules.patch_size
         size = self.grid[2] * P, self.grid[1] * P
         frames = np.empty((self.grid[0] * step, size[1], size[0], 3), np.uint8)
@@ -47,7 +51,7 @@ class Clip:
             for count, picture in enumerate(reader.pictures(self.indices), 1):
                 frames[count - 1] = fitted(picture, 1, size)
         frames[count:] = frames[count - 1]  # an odd tail is shown twice
-        return patches(frames, table(self.rules), self.rules)
+        return frames
 
 
 def look(data: bytes, rules: Rules, max_pixels: int | None = None) -> Clip:

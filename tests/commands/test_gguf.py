@@ -2,6 +2,8 @@
 
 import json
 
+from make_checkpoint import write
+
 
 def test_a_checkpoint_becomes_a_file_and_is_described(qwen35, pristine, tmp_path):
     out = tmp_path / "tiny.gguf"
@@ -16,6 +18,20 @@ def test_a_checkpoint_becomes_a_file_and_is_described(qwen35, pristine, tmp_path
     assert again.status == 2
     assert "exists: --force replaces it" in again.err
     assert qwen35("gguf", str(pristine), str(out), "--force").status == 0
+
+
+def test_the_vision_part_lies_beside_the_model(qwen35, tokenizer_spec, tmp_path):
+    model = write(tmp_path / "tiny", "tiny", "F32", vision=True)
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer_spec))
+    out = tmp_path / "seeing.gguf"
+    assert "46 tensors, mostly F32" in qwen35("gguf", str(model), str(out), "--matrices", "f32").out
+    assert (tmp_path / "mmproj-seeing.gguf").exists()
+    assert json.loads(qwen35("info", str(out), "--json").out)["vision"] is True
+    out.unlink()
+    assert "mmproj-seeing.gguf exists: --force replaces it" in qwen35("gguf", str(model), str(out)).err
+    assert qwen35("gguf", str(model), str(tmp_path / "blind.gguf"), "--no-vision").status == 0
+    assert not (tmp_path / "mmproj-blind.gguf").exists()
+    assert "a name for the vision part" in qwen35("gguf", str(model), str(tmp_path / "mmproj-x.gguf")).err
 
 
 def test_bad_names_are_one_sentence(qwen35, pristine, tmp_path):

@@ -14,7 +14,8 @@ from qwen35_local.engine import Prompt, Span
 from qwen35_local.errors import ConfigError
 from qwen35_local.model import vision
 from qwen35_local.model.config import ModelConfig
-from qwen35_local.model.fusion import Fused, positions_of
+from qwen35_local.model.fusion import Fused
+from qwen35_local.model.positions import positions_of
 from qwen35_local.model.qwen35 import Qwen35, drained
 from qwen35_local.model.vision import VisionTower
 from qwen35_local.model.vision_config import VisionConfig
