@@ -1,6 +1,6 @@
 """What the terminal app costs: start, streaming, a long transcript, search, and the engine's speed under it.
 
-python scripts/bench_tui.py [--quick] [--json FILE]
+python scripts/bench_tui.py [start stream textual append search speed memory] [--quick] [--json FILE]
 
 "CPU" is that of the whole process, so it does not depend on what else the machine does; wall times do.
 """
@@ -15,10 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from textual.app import App, ComposeResult
 from textual.containers import VerticalScroll
@@ -265,44 +264,82 @@ def search_time(messages: int) -> float:
     return worst
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    full = not args.quick
-    found: dict[str, Any] = {}
+Say = Callable[..., None]
 
-    def say(name: str, value: Any, unit: str = "") -> None:
-        found[name] = value
-        print(
-            f"{name:42} {value:10.3f} {unit}" if isinstance(value, float) else f"{name:42} {value:10} {unit}",
-            flush=True,
-        )
 
-    starts = [start() for _ in range(3 if full else 1)]
+def bench_start(say: Say, full: bool) -> None:
+    starts = [start() for _ in range(5 if full else 1)]
     say("start to first paint", min(paint for paint, *_ in starts), "s")
     say("start to first paint: CPU", min(cpu for *_, cpu in starts), "s")
     say("start to usable composer", min(usable for _, usable, _ in starts), "s")
+
+
+def bench_stream(say: Say, full: bool) -> None:
     count, pause = (6000, 0.003) if full else (500, 0.002)
     ours = asyncio.run(stream_ours(count, pause))
     say(f"{count} fragments: CPU", ours[0], "s")
     say(f"{count} fragments: worst stall", ours[1], "s")
-    base = 1500 if full else 300
-    plain, same = asyncio.run(stream_plain(base, pause)), asyncio.run(stream_ours(base, pause))
-    say(f"{base} fragments, Textual's Markdown: CPU", plain[0], "s")
-    say(f"{base} fragments, ours: CPU", same[0], "s")
+
+
+def bench_textual(say: Say, full: bool) -> None:
+    count, pause = (1500, 0.003) if full else (300, 0.002)
+    plain, same = asyncio.run(stream_plain(count, pause)), asyncio.run(stream_ours(count, pause))
+    say(f"{count} fragments, Textual's Markdown: CPU", plain[0], "s")
+    say(f"{count} fragments, ours: CPU", same[0], "s")
+    say("ratio: Textual's Markdown over ours, CPU", plain[0] / same[0])
+
+
+def bench_append(say: Say, full: bool) -> None:
     say("a look below 1 KB: CPU", asyncio.run(append_late(1)), "s")
     say("a look below 150 KB: CPU", asyncio.run(append_late(150)), "s")
+
+
+def bench_search(say: Say, full: bool) -> None:
     say("search in 10,000 messages", search_time(10_000 if full else 1_000), "s")
-    bare, attached = asyncio.run(speeds(3 if full else 1, 200 if full else 50))
+
+
+def bench_speed(say: Say, full: bool) -> None:
+    bare, attached = asyncio.run(speeds(5 if full else 1, 200 if full else 50))
     say("miniature alone", bare, "tok/s")
     say("miniature with the app", attached, "tok/s")
+    say("ratio: speed with the app", attached / bare)
+
+
+def bench_memory(say: Say, full: bool) -> None:
     early, late = asyncio.run(memory_of(500 if full else 40))
     say("peak memory early", early / 2**20, "MiB")
     say("peak memory at the end", late / 2**20, "MiB")
+
+
+PARTS: dict[str, Callable[[Say, bool], None]] = {
+    "start": bench_start,
+    "stream": bench_stream,
+    "textual": bench_textual,
+    "append": bench_append,
+    "search": bench_search,
+    "speed": bench_speed,
+    "memory": bench_memory,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if unknown := set(args.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}: use {', '.join(PARTS)}")
+    found: dict[str, float] = {}
+
+    def say(name: str, value: float, unit: str = "") -> None:
+        found[name] = value
+        print(f"{name:42} {value:10.3f} {unit}", flush=True)
+
+    for part in args.parts or PARTS:
+        PARTS[part](say, not args.quick)
     if args.json:
-        ratios = {"textual_markdown_over_ours_cpu": plain[0] / same[0], "speed_with_app": attached / bare}
+        ratios = {name.removeprefix("ratio: "): value for name, value in found.items() if name.startswith("ratio")}
         args.json.write_text(json.dumps({"results": found, "ratios": ratios}, indent=1))
 
 
