@@ -249,7 +249,7 @@ def _tool_call_of(call: "ToolCall | Mapping[str, Any]") -> ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a loaded model is. `context` is in tokens, `memory` in bytes."""
+    """What a loaded model is. `context` is in tokens, `memory` in bytes, `budget` the most it may use (0: unknown)."""
 
     model: str
     backend: str
@@ -260,6 +260,7 @@ class EngineInfo:
     vision: bool = False
     memory: int = 0
     device: str = ""
+    budget: int = 0
 
 
 class Seen(Protocol):

@@ -26,12 +26,16 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Work done before the first token. `unit` is "tokens" or "bytes"."""
+    """Work done before the first token. `unit` is "tokens" or "bytes".
+
+    `plan`, while loading: where the memory will go, in bytes by name, once that is decided.
+    """
 
     phase: Literal["load", "prefill"]
     done: int
     total: int
     unit: Literal["tokens", "bytes"] = "tokens"
+    plan: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

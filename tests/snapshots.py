@@ -70,7 +70,34 @@ class Still:
     def close(self) -> None: ...
 
 
+PLAN = {"process": 250 * 10**6, "trunk": 6_600_000_000, "keys and values of 32768 tokens": 1_200_000_000}
+
+
 async def _chat(app: ChatApp, pilot) -> None: ...
+
+
+async def _loading(app: ChatApp, pilot) -> None:
+    """A first start: nothing said yet, the model under way."""
+    from tui.chat.host import Loading
+
+    app.host.state = Loading(4 << 30, 16 << 30, 6.0, PLAN)  # type: ignore[misc]
+    app.talk.new()
+    app.chat.redraw()
+
+
+async def _new(app: ChatApp, pilot) -> None:
+    app.talk.new()
+    app.chat.redraw()
+
+
+async def _models(app: ChatApp, pilot) -> None:
+    from tui.models import ModelChoice
+
+    app.find_models = lambda: [
+        ModelChoice("miniature", "ships with the package", app.host.start),  # type: ignore[arg-type]
+        ModelChoice("Qwen3.5-397B-A17B-4bit", "205 GiB", app.host.start),  # type: ignore[arg-type]
+    ]
+    await pilot.press("f5")
 
 
 def _key(*keys: str) -> Callable[[ChatApp, object], Awaitable[None]]:
@@ -89,6 +116,9 @@ SCREENS: dict[str, Callable[..., Awaitable[None]]] = {
     "chats": _key("f2"),
     "settings": _key("f3"),
     "numbers": _key("f4"),
+    "loading": _loading,
+    "new": _new,
+    "models": _models,
 }
 
 
@@ -107,6 +137,10 @@ async def shoot(name: str, size: tuple[int, int], theme: str) -> str:
         await SCREENS[name](app, pilot)
         _ = app.chat.transcript.lines  # measures all, as the app does by and by: guesses would move the scroll bar
         app.chat.transcript._changed()
+        for timer in list(app.chat._timers):  # the spinner stands still
+            timer.stop()
+        app.chat._tick = 0
+        app.chat._poll()
         await pilot.pause()
         await pilot.pause()
         return described([list(strip) for strip in app.screen._compositor.render_strips()])

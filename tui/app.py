@@ -1,6 +1,7 @@
 """The app: owns the engine's thread, the history and the user's choices, and shows the chat."""
 
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from textual.app import App
@@ -10,17 +11,22 @@ from qwen35_local.bridge import OpenEngine
 
 from .chat.host import EngineHost
 from .chat.talk import Talk
+from .models import FindModels
 from .palette import Palette
 from .palette_commands import SlashProvider
 from .screens.chat import ChatScreen
 from .settings import Preferences
 from .store.history import History
 from .themes import THEMES
-from .vision.cells import Depth, depth_of
+from .vision.cells import depth_of
+from .vision.painter import Graphics, Painter
 
 
 class ChatApp(App[None]):
-    """`data` is the folder of the history and the settings; None keeps nothing. `overrides` are the command line's."""
+    """`data` is the folder of the history and the settings; None keeps nothing. `overrides` are the command line's.
+
+    `find_models` lists what `/model` offers; `graphics` is how the terminal can draw pictures.
+    """
 
     TITLE = "qwen35"
     COMMANDS = {SlashProvider}  # noqa: RUF012
@@ -31,15 +37,29 @@ class ChatApp(App[None]):
     ]
     CSS = """
     ChatScreen { background: $background; }
+    Transcript, Composer, Suggestions, Dialog OptionList, Dialog VerticalScroll {
+        scrollbar-size-vertical: 1; scrollbar-color: $panel; scrollbar-color-hover: $border;
+        scrollbar-color-active: $border; scrollbar-background: $background;
+        scrollbar-background-hover: $background; scrollbar-background-active: $background;
+    }
     OptionList > .option-list--option-highlighted { background: $panel; color: $foreground; text-style: none; }
     OptionList:focus > .option-list--option-highlighted { background: $panel; color: $foreground; text-style: none; }
     Dialog OptionList:focus { border: none; }
     Dialog Input:focus { border: none; border-bottom: solid $border; }
     """
 
-    def __init__(self, open_engine: OpenEngine, data: Path | None = None, overrides: dict | None = None):
+    def __init__(
+        self,
+        open_engine: OpenEngine,
+        data: Path | None = None,
+        overrides: dict | None = None,
+        find_models: FindModels = list,
+        graphics: Graphics = "cells",
+    ):
         super().__init__()
         self._data = data
+        self._graphics: Graphics = graphics
+        self.find_models = find_models
         self.preferences, notice = Preferences.load(self._settings_path)
         self.preferences = replace(self.preferences, **(overrides or {}))
         self.host = EngineHost(open_engine)
@@ -56,18 +76,21 @@ class ChatApp(App[None]):
     @property
     def palette(self) -> Palette:
         theme = self.current_theme
-        return Palette.of(self.theme_variables, theme.dark, theme.ansi, self.depth)
+        return Palette.of(self.theme_variables, theme.dark, theme.ansi, self.painter)
 
-    @property
-    def depth(self) -> Depth:
-        """How many colours the terminal has; pictures of the app have them all."""
-        return "truecolor" if self.is_headless else depth_of(self.console.color_system)
+    @cached_property
+    def painter(self) -> Painter:
+        """Made when the terminal is known; screenshots of the app have all colours."""
+        if self.is_headless or self._driver is None:
+            return Painter()
+        graphics: Graphics = "cells" if self.no_color else self._graphics
+        return Painter(depth_of(self.console.color_system), graphics, self._driver.write)
 
     def on_mount(self) -> None:
         self.theme = self.preferences.theme
         if self.preferences.keys:
             self.set_keymap(dict(self.preferences.keys))
-        self.chat = ChatScreen(self.host, self.talk, self.palette, self.depth)
+        self.chat = ChatScreen(self.host, self.talk, self.palette)
         self.push_screen(self.chat)
         self.theme_changed_signal.subscribe(self, lambda _: self.call_after_refresh(self._recolour))
         self.call_after_refresh(self.host.start)
@@ -108,6 +131,7 @@ class ChatApp(App[None]):
         self._leaving = False
 
     def on_unmount(self) -> None:
+        self.painter.close()
         self.talk.abandon()
         self.host.close()
         self.history.close()

@@ -1,18 +1,20 @@
 """The colours of the transcript, as Rich styles, taken from the theme in use."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 from rich.style import Style
 from textual.color import Color, ColorParseError
 
-Depth = Literal["truecolor", "256", "16"]  # how many colours the terminal has
+from .vision.painter import Painter
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """One style for each role that text plays. `code_theme` is a Pygments style, or "" for no highlighting."""
+    """One style for each role that text plays, and who draws pictures.
+
+    `code_theme` is a Pygments style, or "" for no highlighting.
+    """
 
     base: Style
     dim: Style
@@ -29,10 +31,10 @@ class Palette:
     rule: Style
     selected: Style
     code_theme: str = ""
-    depth: Depth = "truecolor"
+    painter: Painter = field(default_factory=Painter)
 
     @classmethod
-    def of(cls, variables: Mapping[str, str], dark: bool, ansi: bool, depth: Depth = "truecolor") -> "Palette":
+    def of(cls, variables: Mapping[str, str], dark: bool, ansi: bool, painter: Painter | None = None) -> "Palette":
         """From a theme's CSS variables. With ANSI themes only attributes and the 16 colours are used."""
 
         def style(name: str, background: str = "", bold: bool | None = None, underline: bool | None = None) -> Style:
@@ -54,8 +56,8 @@ class Palette:
             error=style("error"),
             warning=style("warning"),
             rule=Style(dim=True) if ansi else style("panel"),
-            selected=Style(reverse=True) if ansi else Style(bgcolor=_rich(variables.get("boost", ""))),
-            depth=depth,
+            selected=Style(reverse=True) if ansi else Style(bgcolor=_rich(variables.get("chosen", ""))),
+            painter=painter or Painter(),
             code_theme="ansi_dark" if ansi else ("monokai" if dark else "friendly"),
         )
 

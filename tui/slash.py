@@ -24,6 +24,7 @@ COMMANDS = (
     Command("preset", "name", "how tokens are chosen: card, thinking, non-thinking, precise"),
     Command("system", "[text]", "set or edit the system prompt"),
     Command("theme", "[name]", "change the colours"),
+    Command("model", "[name]", "change to another model"),
     Command("settings", "", "see and change all settings"),
     Command("regenerate", "", "another answer to the last question"),
     Command("continue", "", "let the model go on"),

@@ -50,15 +50,18 @@ class MlxEngine(LocalEngine):
         tokenizer.check(config.text.vocab_size)
         activations = _activations(dtype, checkpoint)
 
+        planned: dict[str, int] = {}  # replaced, never changed: another thread reads it
+
         def report(nbytes: int) -> None:
             if on_progress is not None:
-                on_progress(Progress("load", min(nbytes, checkpoint.nbytes), checkpoint.nbytes, "bytes"))
+                on_progress(Progress("load", min(nbytes, checkpoint.nbytes), checkpoint.nbytes, "bytes", planned))
 
         weights = Weights(checkpoint, config, activations, report)
         limit = config.text.max_position_embeddings
         self._streaming = streaming or Streaming()
         layouts = expert_layouts(path, weights, config.text)
         self.plan = plan_memory(layouts, weights, config, memory, context and _context(context, limit))
+        planned = dict(self.plan.items())
         if self.plan.resident and memory is None:
             self.experts = None
             self.model = Qwen35(weights, config.text)
@@ -79,6 +82,7 @@ class MlxEngine(LocalEngine):
             memory=weights.nbytes + (self.experts.nbytes if self.experts else 0),
             device="Metal" if mx.metal.is_available() else "CPU",
             vision=self.eyes is not None,
+            budget=self.plan.budget,
         )
         super().__init__(tokenizer, self.open_session(tokenizer))
 

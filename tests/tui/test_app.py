@@ -21,7 +21,7 @@ async def test_ask_and_answer(drive):
         await d.until(lambda: "Hello you." in d.text)
         assert "▌ Hi" in d.text
         assert d.app.chat.composer.text == ""
-        assert "tok/s" in d.text
+        assert "tokens at" in d.text
 
 
 @run

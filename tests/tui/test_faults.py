@@ -95,7 +95,7 @@ async def test_101_sixteen_colours(drive, theme: str):
         await d.say("Hi")
         assert "x = 'y'" in d.text
         styles = [
-            segment.style for line in d.app.chat.transcript._column._drawn.values() for s in line for segment in s
+            segment.style for line in d.app.chat.transcript.page.column._drawn.values() for s in line for segment in s
         ]
         colors = [style.color for style in styles if style and style.color]
         if theme.startswith("ansi"):
@@ -172,7 +172,7 @@ async def test_105_long_answer_wide_table_open_fence(drive):
         await d.pilot.pause()
         transcript = d.app.chat.transcript
         assert transcript.virtual_size.height > 4500
-        assert sum(row.measured for row in transcript._column.rows) < 400
+        assert sum(row.measured for row in transcript.page.column.rows) < 400
         assert any("never closed" in transcript.render_line(y).text for y in range(transcript.size.height))
 
 

@@ -1,8 +1,9 @@
 """The status line and the numbers: what is shown at which width."""
 
+from tui.chat.facts import Facts
 from tui.palette import PLAIN
 from tui.screens.numbers import rows
-from tui.widgets.status import Facts, line, size, sparkline
+from tui.widgets.status import line, size, sparkline
 
 
 def shown(facts: Facts, width: int = 120) -> str:
@@ -17,10 +18,10 @@ def test_phases():
 
 
 def test_gauges():
-    facts = Facts("ready", context_used=512, context=1024, memory=8 << 30, model="m", hit_rate=0.93, disk=(1.0, 4.0))
+    facts = Facts("ready", 0, 0, 0.0, 0.0, 512, 1024, 8 << 30, 24 << 30, "m", hit_rate=0.93, disk=(1.0, 4.0))
     text = shown(facts)
-    assert "context ▰▰▰▰▱▱▱▱ 50%" in text
-    assert "memory 8.0 GiB" in text
+    assert "context ━━━━──── 50%" in text
+    assert "memory 8.0 GiB of 24.0 GiB" in text
     assert "experts 93%" in text
     assert "disk ▃█ 4.0 GB/s" in text
     assert all(len(shown(facts, width)) <= width for width in (20, 40, 60, 80, 120))

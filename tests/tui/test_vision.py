@@ -13,9 +13,10 @@ from PIL import Image
 
 from qwen35_local.errors import MediaError
 from tui.chat.turns import Media
-from tui.vision.cells import fitted, strips, thumbnail
+from tui.vision.cells import fitted, strips
 from tui.vision.cost import LEAST, MOST, UNIT, shown_size, tokens
 from tui.vision.load import decoded, load, media_of
+from tui.vision.painter import Painter
 from tui.vision.pasted import data_uri, media_paths
 
 
@@ -109,10 +110,10 @@ def test_fewer_colours_are_dithered_from_the_palette(depth, first: int, last: in
 
 def test_thumbnails_fit_and_damage_is_harmless():
     media = Media("x", "image", png((400, 100)), (400, 100))
-    lines = thumbnail(media, 20, 8)
+    lines = Painter().thumbnail(media, 20, 8)
     assert all(line.cell_length == 20 for line in lines)
     assert fitted((1, 5000), 10, 5) == (1, 10)
-    assert thumbnail(Media("x", "image", b"junk", (10, 10)), 20, 8) == ()
+    assert Painter().thumbnail(Media("x", "image", b"junk", (10, 10)), 20, 8) == ()
 
 
 def test_pasted_paths(tmp_path: Path):

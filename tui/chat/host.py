@@ -5,10 +5,12 @@ The app never waits for the engine: it looks at `state` and drains `Reply.events
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
 
 from qwen35_local.bridge import Answer, OpenEngine, Worker
-from qwen35_local.engine import ChatRequest, EngineInfo
+from qwen35_local.engine import ChatRequest, Engine, EngineInfo
 from qwen35_local.errors import Qwen35Error
 from qwen35_local.events import Done, Event, Progress
 
@@ -17,10 +19,15 @@ PAUSE = 1 / 15  # seconds between two looks at an answer: each look takes time f
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """`done` and `total` are bytes; 0 before the first word of the engine."""
+    """`done` and `total` are bytes, `seconds` since the start; all 0 before the first word of the engine.
+
+    `plan` is where the memory will go, in bytes by name, once that is decided.
+    """
 
     done: int = 0
     total: int = 0
+    seconds: float = 0.0
+    plan: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +86,12 @@ class Reply:
 
 
 class EngineHost:
-    """Opens an engine in its thread and hands it one request after the other."""
+    """Opens an engine in its thread and hands it one request after the other. `plan` is that of its memory."""
 
     def __init__(self, open_engine: OpenEngine):
         self._worker = Worker(open_engine)
+        self._began = monotonic()
+        self.plan: Mapping[str, int] = {}
 
     @property
     def state(self) -> State:
@@ -91,7 +100,8 @@ class EngineHost:
             return Failed(sentence(worker.error))
         if worker.info is None or worker.state == "loading":
             progress = worker.progress or Progress("load", 0, 0, "bytes")
-            return Loading(progress.done, progress.total)
+            self.plan = progress.plan or self.plan
+            return Loading(progress.done, progress.total, monotonic() - self._began, self.plan)
         return Ready(worker.info)
 
     @property
@@ -99,7 +109,20 @@ class EngineHost:
         return self._worker.info
 
     def start(self) -> None:
+        self._began = monotonic()
         self._worker.start()
+
+    def switch(self, open_engine: OpenEngine) -> None:
+        """Another model in place of this one, whose memory is given back first; nothing may be under way."""
+        before = self._worker
+
+        def opening(on_progress: Callable[[Progress], None]) -> Engine:
+            before.close()
+            return open_engine(on_progress)
+
+        self._worker = Worker(opening)
+        self.plan = {}
+        self.start()
 
     def ask(self, request: ChatRequest) -> Reply:
         """Queue a request; it waits for the model if that is still loading."""

@@ -14,7 +14,7 @@ def inline_text(tokens: Sequence[Token], palette: Palette, base: Style | None = 
 
     A link shows where it leads when its label does not: nobody should have to trust a label.
     """
-    text = Text(style=base or palette.base, end="")
+    text = Text(style=palette.base + base if base else palette.base, end="")
     styles: list[Style] = []
     links: list[tuple[str, int]] = []
     for token in tokens:

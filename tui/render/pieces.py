@@ -10,7 +10,6 @@ from textual.strip import Strip
 from ..chat.turns import Media
 from ..palette import Palette
 from ..safe import printable
-from ..vision.cells import thumbnail
 from .blocks import Block
 from .code import code_strips
 from .lines import strip_of, strips_of
@@ -65,9 +64,9 @@ class Markdown(Piece):
 
     def _bar(self, width: int, palette: Palette) -> list[Strip]:
         lang = Text(f" {self.block.lang or 'text'}", palette.dim, end="")
-        copy = Text("copy ", palette.link + clickable("copy_block"), end="")
-        space = Text(" " * max(width - lang.cell_len - copy.cell_len, 1), end="")
-        return [strip_of(Text("", palette.code_block, end="").join([lang, space, copy]))]
+        copy = Text("copy", palette.link + clickable("copy_block"), end="")
+        space = Text(" " * max(width - lang.cell_len - copy.cell_len - 1, 1), end="")
+        return [strip_of(Text("", palette.code_block, end="").join([lang, space, copy, Text(" ")]))]
 
     @property
     def plain(self) -> str:
@@ -103,7 +102,10 @@ class Picture(Piece):
 
     def strips(self, width: int, palette: Palette) -> list[Strip]:
         columns = min(width, THUMBNAIL[0])
-        return [*thumbnail(self.media, columns, THUMBNAIL[1], palette.depth), strip_of(Text(self.plain, palette.dim))]
+        return [
+            *palette.painter.thumbnail(self.media, columns, THUMBNAIL[1], scrolls=True),
+            strip_of(Text(self.plain, palette.dim)),
+        ]
 
     @property
     def plain(self) -> str:
@@ -124,12 +126,12 @@ class Label(Piece):
     gap: bool = True
 
     def strips(self, width: int, palette: Palette) -> list[Strip]:
-        text = Text(self.who, getattr(palette, self.role), end="")
+        text = Text(end="").append(self.who, getattr(palette, self.role))
         if self.versions > 1:
             text.append("  ")
-            text.append("‹ ", palette.link + clickable("version(-1)"))
+            text.append("‹ ", palette.link + clickable("act('version', '-1')"))
             text.append(f"{self.version}/{self.versions}", palette.dim)
-            text.append(" ›", palette.link + clickable("version(1)"))
+            text.append(" ›", palette.link + clickable("act('version', '1')"))
         if self.note:
             text.append(f"  {self.note}", palette.dim)
         return [strip_of(text)]

@@ -13,8 +13,8 @@ from textual.widgets.option_list import Option
 from qwen35_local.errors import MediaError
 
 from ..safe import one_line
-from ..vision.cells import Depth
 from ..vision.load import is_media, load
+from ..vision.painter import Painter
 from .dialog import Dialog
 from .preview import Canvas
 
@@ -29,10 +29,10 @@ class BrowseScreen(Dialog[Path]):
     BrowseScreen OptionList { width: 1fr; max-height: 100%; height: 100%; }
     """
 
-    def __init__(self, folder: Path, depth: Depth):
+    def __init__(self, folder: Path, painter: Painter):
         super().__init__()
         self._folder = folder
-        self._depth: Depth = depth
+        self._painter = painter
         self._entries: list[Path] = []
 
     def compose(self) -> ComposeResult:
@@ -40,7 +40,7 @@ class BrowseScreen(Dialog[Path]):
             frame.border_title = "Pictures"
             with Horizontal():
                 yield OptionList(id="entries", markup=False)
-                yield Canvas(None, self._depth)
+                yield Canvas(None, self._painter)
             yield Static("Enter opens or attaches · ← folder above · Esc closes", id="hint", markup=False)
 
     def on_mount(self) -> None:

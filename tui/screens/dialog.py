@@ -23,6 +23,7 @@ class Dialog(ModalScreen[T | None], Generic[T]):
     Dialog #hint { color: $text-muted; height: auto; }
     Dialog OptionList { border: none; background: $background; height: auto; max-height: 1fr; padding: 0; }
     Dialog Input { border: none; border-bottom: solid $border-blurred; background: $background; padding: 0; height: 2; }
+    Dialog OptionList, Dialog OptionList:focus, Dialog Input:focus { background-tint: $background 0%; }
     Dialog TextArea { height: 8; border: round $border-blurred; background: $background; }
     """
 

@@ -12,8 +12,8 @@ from textual.widgets import Static
 
 from ..chat.turns import Media
 from ..safe import printable
-from ..vision.cells import Depth, thumbnail
 from ..vision.cost import shown_size, tokens
+from ..vision.painter import Painter
 
 
 class Canvas(Widget):
@@ -21,10 +21,10 @@ class Canvas(Widget):
 
     DEFAULT_CSS = "Canvas { width: 1fr; height: 1fr; }"
 
-    def __init__(self, media: Media | None, depth: Depth):
+    def __init__(self, media: Media | None, painter: Painter):
         super().__init__()
         self.media = media
-        self._depth: Depth = depth
+        self._painter = painter
 
     def show(self, media: Media | None) -> None:
         self.media = media
@@ -33,7 +33,7 @@ class Canvas(Widget):
     def render_line(self, y: int) -> Strip:
         width, height = self.size
         style = self.rich_style
-        lines: Sequence[Strip] = thumbnail(self.media, width, height, self._depth) if self.media else ()
+        lines: Sequence[Strip] = self._painter.thumbnail(self.media, width, height) if self.media else ()
         at = y - (height - len(lines)) // 2
         if not 0 <= at < len(lines):
             return Strip.blank(width, style)
@@ -54,13 +54,13 @@ class PreviewScreen(ModalScreen[None]):
     #about { height: 1; padding: 0 2; color: $text-muted; }
     """
 
-    def __init__(self, media: Sequence[Media], depth: Depth, at: int = 0):
+    def __init__(self, media: Sequence[Media], painter: Painter, at: int = 0):
         super().__init__()
         self._media, self._at = list(media), at
-        self._depth: Depth = depth
+        self._painter = painter
 
     def compose(self) -> ComposeResult:
-        yield Canvas(self._media[self._at], self._depth)
+        yield Canvas(self._media[self._at], self._painter)
         yield Static(self._about(), id="about", markup=False)
 
     def _about(self) -> Text:

@@ -2,8 +2,10 @@
 
 from textual.binding import Binding
 
+from ..models import ModelChoice
 from ..screens.dialog import TextDialog
 from ..screens.help import HelpScreen
+from ..screens.models import ModelScreen
 from ..screens.numbers import NumbersScreen
 from ..screens.settings import SettingsScreen
 from ..settings import PRESETS, THEMES
@@ -61,6 +63,30 @@ class ChoiceVerbs(Group):
         if text is not None:
             self._prefer(system=text)
             self._screen.say("the system prompt is set" if text else "there is no system prompt now")
+
+    def slash_model(self, argument: str) -> None:
+        """Another model: by name, or from the list."""
+        choices = self._app.find_models()
+        named = [choice for choice in choices if choice.name == argument]
+        if argument and not named:
+            names = ", ".join(choice.name for choice in choices) or "none"
+            self._screen.say(f"there is no model {argument!r} here: {names}")
+        elif named:
+            self._change_model(named[0])
+        elif choices:
+            info = self._screen.host.info
+            screen = ModelScreen(choices, self._app.palette, info.model if info else "")
+            self._app.push_screen(screen, self._change_model)
+        else:
+            self._screen.say("no other model is known here")
+
+    def _change_model(self, choice: ModelChoice | None) -> None:
+        if choice is not None:
+            self._talk.abandon()
+            self._screen.host.switch(choice.open)
+            self._screen.pictures.warning = ""
+            self._screen.redraw()
+            self._screen.say(f"loading {choice.name}")
 
     def slash_settings(self, argument: str) -> None:
         self._app.push_screen(SettingsScreen())

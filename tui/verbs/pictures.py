@@ -58,7 +58,7 @@ class PictureVerbs(Group):
     def on_pictures(self, turn: int, detail: str = "") -> None:
         media = next((t.media for t in reversed(self._talk.tree.path(turn)) if t.media), ())
         if media:
-            self._app.push_screen(PreviewScreen(media, self._app.depth))
+            self._app.push_screen(PreviewScreen(media, self._app.palette.painter))
         else:
             self._screen.say("there is no picture up to this message")
 
@@ -75,7 +75,7 @@ class PictureVerbs(Group):
                 self.attach_paths([path])
 
         folder = Path(argument).expanduser() if argument else Path.cwd()
-        self._app.push_screen(BrowseScreen(folder, self._app.depth), chosen)
+        self._app.push_screen(BrowseScreen(folder, self._app.palette.painter), chosen)
 
     def slash_clipboard(self, argument: str) -> None:
         def attach() -> None:

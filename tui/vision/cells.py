@@ -3,7 +3,8 @@
 Terminals without true colour get the nearest of their 256 or 16 colours, with the error carried to the neighbours.
 """
 
-from functools import cache, lru_cache
+from functools import cache
+from typing import Literal
 
 from PIL import Image
 from rich.color import Color
@@ -12,13 +13,8 @@ from rich.style import Style
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from textual.strip import Strip
 
-from qwen35_local.errors import MediaError
-
-from ..chat.turns import Media
-from ..palette import Depth
-from .load import decoded
-
 HALF = "▀"
+Depth = Literal["truecolor", "256", "16"]  # how many colours the terminal has
 
 
 def fitted(size: tuple[int, int], columns: int, rows: int) -> tuple[int, int]:
@@ -26,21 +22,6 @@ def fitted(size: tuple[int, int], columns: int, rows: int) -> tuple[int, int]:
     width, height = max(size[0], 1), max(size[1], 1)
     scale = min(columns / width, 2 * rows / height)
     return max(round(width * scale), 1), max(round(height * scale), 1)
-
-
-@lru_cache(maxsize=64)
-def thumbnail(media: Media, columns: int, rows: int, depth: Depth = "truecolor") -> tuple[Strip, ...]:
-    """The lines of a picture in at most `columns` × `rows` cells; none for a clip or a picture that is damaged."""
-    if media.kind == "video":
-        return ()
-    width, height = fitted(media.pixels, columns, rows)
-    try:
-        image = decoded(media.data, media.name, (max(width * 2, 64), max(height * 2, 64)))
-    except MediaError:
-        return ()
-    if (image.width > image.height) != (width > height) and width != height:  # turned by its EXIF
-        width, height = fitted(image.size, columns, rows)
-    return tuple(strips(image.resize((width, height), Image.Resampling.BOX), depth))
 
 
 def strips(image: Image.Image, depth: Depth = "truecolor") -> list[Strip]:

@@ -13,7 +13,6 @@ from ..chat.turns import Media
 from ..palette import Palette
 from ..render.lines import strip_of, strips_of
 from ..safe import one_line
-from ..vision.cells import Depth, thumbnail
 from ..vision.cost import shown_size, tokens
 
 ROWS = 8  # of a thumbnail
@@ -31,12 +30,15 @@ class Picked:
         return f"[{self.media.kind.capitalize()} #{self.number}]"
 
 
-def card(picked: Picked, width: int, palette: Palette, depth: Depth, chosen: bool) -> list[Strip]:
-    """The lines of one picture: name, thumbnail, what the model is shown and what that costs."""
+def card(picked: Picked, width: int, palette: Palette, chosen: bool, still: bool) -> list[Strip]:
+    """The lines of one picture: name, thumbnail, what the model is shown and what that costs.
+
+    `still`: nothing lies above it, so it may be drawn with sixel.
+    """
     media = picked.media
     head = Text(f"{picked.token} ", palette.accent if chosen else palette.dim, end="")
     head.append(one_line(media.name, max(width - head.cell_len, 4)), palette.base)
-    lines = [strip_of(head), *thumbnail(media, width, ROWS, depth)]
+    lines = [strip_of(head), *palette.painter.thumbnail(media, width, ROWS, scrolls=not still)]
     if media.kind == "image":
         w, h = shown_size(*media.pixels, media.max_pixels)
         note = (
@@ -76,12 +78,11 @@ class Pictures(Widget, can_focus=True):
             self.media = media
             super().__init__()
 
-    def __init__(self, palette: Palette, depth: Depth, **options):
+    def __init__(self, palette: Palette, **options):
         super().__init__(**options)
         self.picked: list[Picked] = []
         self.palette = palette
         self.warning = ""
-        self._depth: Depth = depth
         self._chosen = 0
         self._lines: list[Strip] = []
 
@@ -125,7 +126,7 @@ class Pictures(Widget, can_focus=True):
         if self.warning:
             head += strips_of(Text(self.warning, self.palette.warning, end=""), width)
         cards = [
-            card(picked, width, self.palette, self._depth, at == self._chosen and self.has_focus)
+            card(picked, width, self.palette, at == self._chosen and self.has_focus, self.screen.is_active)
             for at, picked in enumerate(self.picked)
         ]
         room = self.content_size.height - len(head) - 1

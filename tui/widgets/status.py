@@ -2,36 +2,18 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.style import Style
 from rich.text import Text
 from textual.widget import Widget
 
+from ..chat.facts import Facts
 from ..palette import PLAIN, Palette
 from ..render.pieces import duration
 
 CELLS = 8  # of a gauge
 BARS = "▁▂▃▄▅▆▇█"
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the line shows. `done` of `total` is the work of the present phase; tokens and bytes as named."""
-
-    phase: str = "loading"  # loading, failed, ready, prefill, thinking, answering
-    done: int = 0
-    total: int = 0
-    seconds: float = 0.0
-    rate: float = 0.0  # tokens a second
-    context_used: int = 0
-    context: int = 0
-    memory: int = 0
-    model: str = ""
-    hit_rate: float | None = None  # of the expert cache
-    disk: tuple[float, ...] = ()  # GB a second read for experts, by answer, the newest last
-    tick: int = 0
 
 
 def line(facts: Facts, width: int, palette: Palette, machine: int) -> Text:
@@ -41,8 +23,10 @@ def line(facts: Facts, width: int, palette: Palette, machine: int) -> Text:
     if facts.context:
         parts.append(_gauge("context", facts.context_used / facts.context, palette))
     if facts.memory:
-        share = facts.memory / machine if machine else 0.0
-        parts.append(Text(f"memory {size(facts.memory)}", palette.warning if share > 0.9 else palette.dim))
+        most = facts.budget or machine
+        of = f" of {size(facts.budget)}" if facts.budget else ""
+        close = bool(most) and facts.memory > 0.9 * most
+        parts.append(Text(f"memory {size(facts.memory)}{of}", palette.warning if close else palette.dim))
     if facts.hit_rate is not None:
         parts.append(Text(f"experts {facts.hit_rate:.0%}", palette.dim))
     if facts.disk:
@@ -81,9 +65,14 @@ def _phase(facts: Facts, palette: Palette) -> Text:
 
 def _gauge(name: str, share: float, palette: Palette) -> Text:
     share = min(max(share, 0.0), 1.0)
-    full = round(share * CELLS)
     style: Style = palette.error if share > 0.95 else palette.warning if share > 0.8 else palette.dim
-    return Text(f"{name} {'▰' * full}{'▱' * (CELLS - full)} {share:.0%}", style)
+    return Text.assemble((f"{name} ", style), bar(share, CELLS, palette, style), (f" {share:.0%}", style))
+
+
+def bar(share: float, cells: int, palette: Palette, style: Style) -> Text:
+    """A gauge: heavy up to the share, light beyond, so that it reads without colours too."""
+    full = round(min(max(share, 0.0), 1.0) * cells)
+    return Text.assemble(("━" * full, style), ("─" * (cells - full), palette.rule))
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -112,7 +101,7 @@ def machine_memory() -> int:
 
 class Status(Widget):
     DEFAULT_CSS = """
-    Status { height: 1; padding: 0 2; background: $background; }
+    Status { height: 1; padding: 0 2; background: $surface; }
     """
 
     def __init__(self, **options):
