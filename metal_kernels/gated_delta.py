@@ -15,7 +15,7 @@ import mlx.core as mx
 from .dispatch import Operation
 from .launch import launch
 
-CHUNK = 32  # tokens; 16, 32, 64 took 0.70, 0.79, 1.0 of the time of 64 on a CPU, and wider chunks suit matrix units
+CHUNK = 16  # tokens; 32 took 1.05 to 2 times as long on a CPU, 64 more (this form is for there: Metal has kernels)
 SHORT = 8  # tokens up to which a call counts as decode: one, or one with its speculated followers
 
 Outputs = tuple[mx.array, mx.array]
@@ -94,7 +94,7 @@ def gated_delta_reference(
     q: mx.array, k: mx.array, v: mx.array, g: mx.array, beta: mx.array, state: mx.array
 ) -> Outputs:
     """MLX operations: whichever form is faster for this many tokens."""
-    if q.shape[1] < CHUNK // 2:
+    if q.shape[1] <= SHORT:
         return recurrent(q, k, v, g, beta, state)
     return chunked(q, k, v, g, beta, state)
 

@@ -142,15 +142,19 @@ def against_peer(peer: str, tokens: int, repeats: int) -> dict[str, float]:
     theirs = (peer, "-m", "mlx_lm", "server", "--model", str(MODEL), "--port", "{port}")
     rates: dict[str, list[float]] = {"ours": [], "theirs": []}
     firsts: dict[str, list[float]] = {"ours": [], "theirs": []}
-    fields = {"temperature": 1.0, "seed": 1, "top_p": 1.0, "logit_bias": never_end()}
+    long = {"temperature": 1.0, "seed": 1, "top_p": 1.0, "logit_bias": never_end()}
     with process(*ours) as our_port, process(*theirs) as their_port:
-        ways = {"ours": (our_port, {"reasoning_effort": "none"}), "theirs": (their_port, {"model": str(MODEL)})}
+        ways = {"ours": (our_port, {}), "theirs": (their_port, {"model": str(MODEL)})}
         for repeat in range(repeats + 1):
             for name, (port, own) in ways.items():
+                own = own | {"chat_template_kwargs": {"enable_thinking": False}}
+                # A question with a short plain answer: its first token is a whole character of text for both.
+                brief = [{"role": "user", "content": f"What is {17 + 3 * repeat} + {25 + repeat}?"}]
+                first, _, _ = ask(port, 8, **own, temperature=0, messages=brief)
                 prompt = [{"role": "user", "content": f"Count from {repeat} on, and do not stop."}]
-                first, total, said = ask(port, tokens, **{**fields, **own, "messages": prompt})
+                begun, total, said = ask(port, tokens, **long, **own, messages=prompt)
                 if repeat:  # the first is warm-up
-                    rates[name].append((said - 1) / (total - first))
+                    rates[name].append((said - 1) / (total - begun))
                     firsts[name].append(first)
     medians = {f"{name}_tokens_per_s": statistics.median(values) for name, values in rates.items()}
     return medians | {f"{name}_first_token_s": statistics.median(values) for name, values in firsts.items()}
