@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import BinaryIO
 
 import mlx.core as mx
 import numpy as np
@@ -41,7 +42,7 @@ def convert_shard(shard: Shard, source: Path, directory: Path, on_bytes: Callabl
         note.parent.mkdir(exist_ok=True)
         part = target.with_name(target.name + ".part")
         header = shard.header
-        with part.open("w+b") as file, source.open("rb") as data:
+        with part.open("w+b") as file, _opened(source) as data:
             file.write(header)
             file.flush()
             os.ftruncate(file.fileno(), len(header) + shard.data_bytes)
@@ -180,12 +181,23 @@ def bfloat16(raw: bytes, dtype: str) -> np.ndarray:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
+def _opened(source: Path) -> BinaryIO:
+    try:
+        return source.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"{source} cannot be read: {error.strerror}") from error
+
+
 def _read(handle: int, tensor: TensorInfo, start: int, nbytes: int) -> bytes:
-    data = os.pread(handle, nbytes, tensor.offset + start)
+    data = b""
     while len(data) < nbytes:
-        if not (more := os.pread(handle, nbytes - len(data), tensor.offset + start + len(data))):
+        try:
+            more = os.pread(handle, nbytes - len(data), tensor.offset + start + len(data))
+        except OSError as error:
+            raise CheckpointError(f"{tensor.name} in {tensor.file} cannot be read: {error.strerror}") from error
+        if not more:
             raise CheckpointError(f"{tensor.file.name} ends inside {tensor.name}: it changed while it was read")
-        data += more
+        data = data + more if data else more
     return data
 
 

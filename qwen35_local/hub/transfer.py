@@ -235,7 +235,7 @@ class on_disk:
 
 def storage_reason(error: OSError, path: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk of {path.parent} is full: what was received is kept; make room and run the same line again"
+        return f"the disk of {path.parent} is full: what is there already is kept; make room and run the same line again"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{path.parent} cannot be written ({error.strerror}): choose another place with --to"
+        return f"{path.parent} cannot be written ({error.strerror}): choose another place"
     return f"{path} cannot be written: {error.strerror or error}"

@@ -1,11 +1,14 @@
 """Conversions: the bits of `mx.quantize`, a checkpoint that opens and computes, the plan of the full-size model."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import make_checkpoint
@@ -161,6 +164,59 @@ def test_disk_too_small(release, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "free_space", lambda path: 2_000_000)
     with pytest.raises(StorageError, match=r"needs 2\.9 MB and leaves 1\.1 GB free, but .* has 2\.0 MB"):
         convert_directory(release, tmp_path / "out", recipe("mxfp4"), Parts(), meter())
+
+
+def full_after(nbytes: int) -> Callable[..., int]:
+    """`os.pwrite` on a disk with so much room."""
+    left, real = [nbytes], os.pwrite
+
+    def pwrite(handle: int, data: bytes, offset: int) -> int:
+        left[0] -= len(data)
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(handle, data, offset)
+
+    return pwrite
+
+
+def test_disk_full_in_the_middle(release, converted, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full_after(1_500_000))
+        with pytest.raises(StorageError, match="is full: what is there already is kept; make room"):
+            convert_directory(release, tmp_path / "out", recipe("mxfp4"), Parts(), meter())
+    assert not (tmp_path / "out").exists()
+    out = convert_directory(release, tmp_path / "out", recipe("mxfp4"), Parts(), meter())
+    assert hashes(out) == hashes(converted["mxfp4"])
+
+
+@pytest.mark.parametrize("name", ["model-00003-of-00005.safetensors.part", "config.json.new", "out.partial"])
+def test_disk_full_at_the_rename(release, converted, tmp_path, monkeypatch, name):
+    real = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if self.name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(StorageError, match="run the same line again"):
+            convert_directory(release, tmp_path / "out", recipe("mxfp4"), Parts(), meter())
+    assert not (tmp_path / "out").exists()
+    out = convert_directory(release, tmp_path / "out", recipe("mxfp4"), Parts(), meter())
+    assert hashes(out) == hashes(converted["mxfp4"])
+
+
+def test_a_source_that_cannot_be_read(release, tmp_path, monkeypatch):
+    """Its own name and reason, not the target's."""
+
+    def pread(handle: int, nbytes: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", pread)
+        with pytest.raises(CheckpointError, match=r"in .*src/model.* cannot be read: Input/output error"):
+            convert_directory(release, tmp_path / "out", recipe("mxfp4"), Parts(), meter())
 
 
 def test_another_recipe_does_not_reuse_shards(release, converted, tmp_path, monkeypatch):

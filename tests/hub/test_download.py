@@ -257,7 +257,7 @@ def test_disk_full_in_the_middle(hub, get, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", pwrite)
-        with pytest.raises(StorageError, match="is full: what was received is kept"):
+        with pytest.raises(StorageError, match="is full: what is there already is kept"):
             get()
     check(get(), hub)
     assert hub.sent < 1_600_000
