@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,8 @@ def _show(
         print(json.dumps({"plan": facts}), flush=True)
         return
     for name, value in facts.items():
-        print(f"{name:11} {_said(name, value)}")
+        if value != 0:
+            print(f"{name:11} {_said(name, value)}")
     sys.stdout.flush()
 
 
@@ -146,7 +148,7 @@ def facts_of(plan: DownloadPlan, machine: Machine, build: Build | None, rate: fl
 def _said(name: str, value: Any) -> str:
     match name:
         case "bytes" | "here":
-            return size(value) + (" (of an earlier try)" if name == "here" and value else "")
+            return size(value) + (" (of an earlier try)" if name == "here" else "")
         case "disk":
             return f"{size(value['free'])} free now, {size(value['after'])} after"
         case "rate":
@@ -156,4 +158,4 @@ def _said(name: str, value: Any) -> str:
 
 
 def _same_line() -> str:
-    return "qwen35 " + " ".join(sys.argv[1:])
+    return shlex.join(["qwen35", *sys.argv[1:]])

@@ -21,7 +21,7 @@ from . import fp4
 from .conversion import Module, Shard, Step
 from .journal import sync_directory
 from .manifest import Entry, replace_text
-from .transfer import on_disk
+from .place import on_disk
 
 PIECE = 32 << 20  # bytes of source read, packed and written at a time
 WORKERS = max(2, min(8, os.cpu_count() or 2))

@@ -1,5 +1,6 @@
 """Where a model is put together: DIR.partial, locked, until it is whole; then it becomes DIR in one step."""
 
+import errno
 import fcntl
 import json
 import os
@@ -96,3 +97,27 @@ def free_space(path: Path) -> int:
 def occupied(path: Path) -> int:
     """Bytes that a directory's files take on the disk; holes of sparse files are not counted."""
     return sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file())
+
+
+class on_disk:
+    """Turns the file system's errors into a sentence."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: object) -> None:
+        if isinstance(error, OSError):
+            raise StorageError(storage_reason(error, self._path)) from error
+
+
+def storage_reason(error: OSError, path: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the disk of {path.parent} is full: what is there already is kept; make room and run the same line again"
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{path.parent} cannot be written ({error.strerror}): choose another place"
+    return f"{path} cannot be written: {error.strerror or error}"

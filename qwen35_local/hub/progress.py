@@ -1,5 +1,6 @@
 """One calm line of progress: what is done of how much, the rate, the time left. Plain lines where nobody watches."""
 
+import shutil
 import sys
 import threading
 import time
@@ -79,7 +80,10 @@ class Meter:
             return
         self._marks.append((now, self.received))
         self._drawn = now
-        self._out.write(f"\r{self.line()}\x1b[K" if self._tty else self.line() + "\n")
+        line = self.line()
+        if self._tty:  # a line that wraps cannot be drawn over
+            line = f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K"
+        self._out.write(line if self._tty else line + "\n")
         self._out.flush()
 
     def notice(self, text: str) -> None:

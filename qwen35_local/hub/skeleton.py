@@ -7,8 +7,8 @@ from pathlib import Path
 from ..checkpoint.files import INDEX, MAX_HEADER, Checkpoint
 from ..errors import DownloadError
 from .http import Again, Client
+from .place import on_disk
 from .remote import Listing, RemoteFile, auth_headers
-from .transfer import on_disk
 
 GUESS = 64 << 10  # bytes; holds the header of a trunk shard
 TRIES = 5

@@ -14,14 +14,15 @@ from ..errors import CheckpointError, StorageError
 from .conversion import Conversion, Shard, converted_config, plan_conversion
 from .convert import JOURNAL, convert_shard
 from .download import STATE as REPOSITORY
-from .download import Fetcher, select, source_of
+from .download import select, source_of
+from .fetch import Fetcher
 from .manifest import Entry, Manifest, replace_text
-from .place import MARGIN, Workplace, free_space, occupied, partial_of
+from .place import MARGIN, Workplace, free_space, occupied, on_disk, partial_of
 from .progress import Meter, size
 from .recipe import Recipe
 from .remote import Listing, RemoteFile
 from .skeleton import fetch_skeleton
-from .transfer import PARTING, Patience, on_disk
+from .transfer import PARTING, Patience
 
 STATE, SOURCE, SKELETON = "convert.json", "source", "skeleton"
 KEPT_FILES = ("*.json", "*.jinja", "*.txt", "README.md", "LICENSE*")

@@ -1,6 +1,5 @@
 """One file over several connections: ranges in parallel, patience with what may pass, a sentence for what will not."""
 
-import errno
 import http.client
 import random
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 from ..errors import DownloadError, StorageError
 from .http import Again, Answer, Bodies, Client, StartOver, reason
 from .journal import Journal
+from .place import on_disk
 from .remote import RemoteFile
 
 READ = 256 << 10
@@ -27,7 +27,7 @@ class Patience:
     connections: int = 6
     segment: int = 64 << 20
     stall: float = 60.0
-    tries: int = 10  # failures in a row, without a byte between them
+    tries: int = 20  # failures in a row, without a byte between them: a quarter of an hour
     first_pause: float = 1.0
     longest_pause: float = 60.0
     restarts: int = 2  # times that one file may begin again from nothing
@@ -57,6 +57,7 @@ class FileTransfer:
         self._lock = threading.Lock()
         self._bodies = Bodies()
         self._failures = 0
+        self._failed, self._retry = float("-inf"), 0.0  # when a failure was last counted; when all try again
         self._ranges = True
 
     def run(self) -> None:
@@ -133,25 +134,34 @@ class FileTransfer:
 
     def _patiently(self, journal: Journal, segment: int, enough: threading.Event) -> None:
         while journal.written(segment) < journal.length(segment):
+            began = time.monotonic()
             try:
                 self._segment(journal, segment, enough)
                 return
             except Again as error:
                 if enough.is_set() or self._stop.is_set():
                     return
-                with self._lock:
-                    self._failures += 1
-                    failures = self._failures
-                if failures >= self._patience.tries:
+                if self._stop.wait(self._pause(error, began)) or enough.is_set():
+                    return
+
+    def _pause(self, error: Again, began: float) -> float:
+        """Seconds until the next try of one that began at `began`; raises DownloadError when it was the last.
+
+        What breaks one connection breaks all of them: tries under way when a failure was counted are not counted."""
+        with self._lock:
+            now = time.monotonic()
+            if began >= self._failed:
+                self._failed, self._failures = now, self._failures + 1
+                if self._failures >= self._patience.tries:
                     raise DownloadError(
-                        f"{self._file.path} failed {failures} times in a row: {error}. "
+                        f"{self._file.path} failed {self._failures} times in a row: {error}. "
                         "What was received is kept; run the same line again to go on"
                     ) from error
-                pause = min(self._patience.first_pause * 2.0 ** (failures - 1), self._patience.longest_pause)
+                pause = min(self._patience.first_pause * 2.0 ** (self._failures - 1), self._patience.longest_pause)
                 pause = error.after if error.after is not None else pause * random.uniform(0.5, 1.0)
+                self._retry = now + pause
                 self._on_notice(f"{self._file.path}: {error}; trying again in {pause:.0f} s")
-                if self._stop.wait(pause) or enough.is_set():
-                    return
+            return max(self._retry - now, error.after or 0.0, 0.0)
 
     def _segment(self, journal: Journal, segment: int, enough: threading.Event) -> None:
         first = segment * journal.segment
@@ -217,25 +227,3 @@ class FileTransfer:
 
 class _NoRanges(Exception):
     """Found out that the server ignores ranges: go on with one connection."""
-
-
-class on_disk:
-    """Turns the file system's errors into a sentence."""
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: object) -> None:
-        if isinstance(error, OSError):
-            raise StorageError(storage_reason(error, self._path)) from error
-
-
-def storage_reason(error: OSError, path: Path) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk of {path.parent} is full: what is there already is kept; make room and run the same line again"
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{path.parent} cannot be written ({error.strerror}): choose another place"
-    return f"{path} cannot be written: {error.strerror or error}"

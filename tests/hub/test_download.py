@@ -107,6 +107,20 @@ def test_a_server_that_never_recovers_is_given_up_and_work_is_kept(hub, get):
     assert hub.sent == 1_000_001
 
 
+def test_one_trouble_of_all_connections_is_one_failure(hub, get):
+    """All three connections fail together, three times: three failures in a row, where four are too many."""
+    together, trouble = threading.Barrier(QUICK.connections, timeout=20), on_big(Fault(status=503), 9)
+
+    def fault(request: Request) -> Fault | None:
+        if found := trouble(request):
+            together.wait()
+        return found
+
+    hub.fault = fault
+    check(get(), hub)
+    assert hub.sent == 1_000_001
+
+
 def test_server_without_ranges(hub, get):
     hub.fault = lambda r: Fault(ignore_range=True) if r.kind == "cdn" else None
     check(get(), hub)
