@@ -39,13 +39,14 @@ class Streaming:
 class Settings:
     """`no_color`: the user wants no colours (https://no-color.org). `models`: where downloaded models are kept.
     `data`: chats and settings of the terminal app. `dumb`: the terminal cannot place its cursor.
-    `graphics`: how it can show pictures."""
+    `graphics`: how it can show pictures. `web`: a browser shows the app, through textual-serve."""
 
     no_color: bool = False
     models: Path = Path("~/.qwen35/models")
     data: Path = Path("~/.qwen35")
     dumb: bool = False
     graphics: str = "half cells"
+    web: bool = False
 
     @classmethod
     def resolve(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -56,12 +57,15 @@ class Settings:
             data=Path(env.get("QWEN35_DATA") or "~/.qwen35").expanduser(),
             dumb=env.get("TERM") in (None, "", "dumb", "unknown"),
             graphics=_graphics(env),
+            web="web_driver" in env.get("TEXTUAL_DRIVER", ""),
         )
 
 
 def _graphics(env: Mapping[str, str]) -> str:
     """What the terminal says it can draw; a guess from its name, for `qwen35 doctor`."""
     term, program = env.get("TERM", ""), env.get("TERM_PROGRAM", "")
+    if env.get("TMUX") or term.startswith(("screen", "tmux")):  # what is outside is not what is inside
+        return "half cells"
     if "kitty" in term or "ghostty" in term or program in ("ghostty", "WezTerm") or env.get("KITTY_WINDOW_ID"):
         return "kitty"
     if program in ("iTerm.app", "vscode") or term.startswith(("foot", "mlterm", "contour")):

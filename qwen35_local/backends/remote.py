@@ -51,6 +51,11 @@ class RemoteEngine(Engine):
             device=f"{self._host}:{self._port}" if self._port else self._host,
         )
 
+    @property
+    def ours(self) -> bool:
+        """Whether the server is `qwen35 serve`."""
+        return self._ours
+
     def stream(self, request: ChatRequest) -> Iterator[Event]:
         if self._closed:
             raise UsageError("the engine is closed: open it again")

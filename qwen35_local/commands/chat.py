@@ -3,7 +3,9 @@
 import argparse
 import sys
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .. import open as open_engine
 from ..config import Settings
@@ -13,36 +15,54 @@ from ..events import Progress
 from .options import add_answer, add_model, answer_options, model_options
 from .terminal import standard_printer, summary
 
+if TYPE_CHECKING:
+    from tui.models import ModelChoice
+
+    from ..backends.remote import RemoteEngine
+
 LOCAL_SERVER = "http://127.0.0.1:8035"  # where `qwen35 serve` listens unless told otherwise
+WEB_PORT = 8036
 HELP = """/new starts over, /think turns thinking on or off, /stats shows the last numbers, /quit or Ctrl-D ends.
 Ctrl-C stops an answer."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model(parser)
+    add_model(parser, None, "the one that a local server has loaded, else the miniature")
     add_answer(parser)
     parser.add_argument("--plain", action="store_true", help="plain lines, no full-screen app")
     parser.add_argument("--connect", metavar="URL", help="talk to a server (any with OpenAI's chat API)")
     parser.add_argument("--api-key", help="the key that server asks for")
     parser.add_argument("--no-attach", action="store_true", help="load the model even if a local server has it loaded")
+    parser.add_argument(
+        "--web", nargs="?", type=int, const=WEB_PORT, metavar="PORT", help=f"in a browser on this machine ({WEB_PORT})"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     options = answer_options(args)
     settings = Settings.resolve()
-    if args.plain or settings.dumb or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return run_plain(args, options)
-    return run_app(args, options, settings)
+    if args.web is not None:
+        from .browser import run_web
+
+        return run_web(args)
+    terminal = sys.stdin.isatty() and sys.stdout.isatty() and not settings.dumb
+    if settings.web or (terminal and not args.plain):
+        return run_app(args, options, settings)
+    return run_plain(args, options)
 
 
 def run_app(args: argparse.Namespace, options: dict[str, Any], settings: Settings) -> int:
     """The full-screen app; the model is opened in its background."""
     from tui.app import ChatApp
+    from tui.vision.painter import ask_terminal
 
-    def opening(on_progress: Callable[[Progress], None]) -> Engine:
-        return open_chat(args, on_progress)
-
-    app = ChatApp(opening, settings.data, overrides(options, args.system))
+    app = ChatApp(
+        partial(open_chat, args),
+        settings.data,
+        overrides(options, args.system),
+        partial(find_models, args, settings),
+        "cells" if settings.web else ask_terminal(settings.graphics),
+    )
     app.run()
     return app.return_code or 0
 
@@ -53,12 +73,52 @@ def open_chat(args: argparse.Namespace, on_progress: Callable[[Progress], None])
 
     if args.connect:
         return RemoteEngine(args.connect, args.api_key)
-    if not args.no_attach and args.context is None:
+    if not args.no_attach and args.context is None and (attached := running_server(args)) is not None:
+        return attached
+    return open_model(args, args.model or "miniature", on_progress)
+
+
+def open_model(args: argparse.Namespace, model: str, on_progress: Callable[[Progress], None]) -> Engine:
+    return open_engine(model, **model_options(args), on_progress=on_progress)
+
+
+def running_server(args: argparse.Namespace, timeout: float = 0.5) -> "RemoteEngine | None":
+    """`qwen35 serve` on this machine, if it runs with the model that is wanted; without a wish, with any."""
+    from ..backends.remote import RemoteEngine
+
+    wanted = (None,) if args.model is None else dict.fromkeys((args.model, Path(args.model).name))
+    for name in wanted:
         try:
-            return RemoteEngine(LOCAL_SERVER, args.api_key, args.model, timeout=0.5)
+            server = RemoteEngine(LOCAL_SERVER, args.api_key, name, timeout)
         except BackendUnavailable:
-            pass  # none, another's, or one with another model
-    return open_engine(args.model, **model_options(args), on_progress=on_progress)
+            continue  # none, another's, or one with another model
+        if server.ours:
+            return server
+        server.close()
+    return None
+
+
+def find_models(args: argparse.Namespace, settings: Settings) -> "list[ModelChoice]":
+    """What `/model` offers: the running server's, the miniature, those on the disk, and the one that was named."""
+    from tui.models import ModelChoice
+
+    from ..hub.library import stored_models
+    from ..hub.progress import size
+
+    def local(name: str, about: str, where: str) -> ModelChoice:
+        return ModelChoice(name, about, partial(open_model, args, where))
+
+    anything = argparse.Namespace(**vars(args) | {"model": None})
+    server = running_server(anything, 0.1)
+    found = [ModelChoice(server.info.model, f"loaded by {LOCAL_SERVER}", lambda _: server)] if server else []
+    found.append(local("miniature", "ships with the package", "miniature"))
+    for stored in stored_models(settings.models):
+        if stored.state != "unfinished":
+            where = stored.name if stored.state == "in the Hub cache" else str(stored.path)
+            found.append(local(stored.name, size(stored.nbytes), where))
+    if args.model and args.model not in {choice.name for choice in found}:
+        found.append(local(args.model, "named at the start", args.model))
+    return found
 
 
 def overrides(options: dict[str, Any], system: str | None) -> dict[str, Any]:

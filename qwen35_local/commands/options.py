@@ -10,7 +10,7 @@ from ..backends import BACKENDS
 from ..config import Streaming
 from ..engine import ChatRequest
 
-MODEL_HELP = "a model directory, a GGUF file, a repository in the Hub cache, or 'miniature' (default: %(default)s)"
+MODEL_HELP = "a model directory, a GGUF file, a repository in the Hub cache, or 'miniature' (default: {})"
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ SAMPLING = (
 )
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="miniature", help=MODEL_HELP)
+def add_model(parser: argparse.ArgumentParser, default: str | None = "miniature", without: str = "%(default)s") -> None:
+    """`without` says in the help what happens when no model is named."""
+    parser.add_argument("--model", default=default, help=MODEL_HELP.format(without))
     parser.add_argument("--context", type=int, help="most tokens of prompt and answer (default: the model's)")
     parser.add_argument(
         "--memory",
