@@ -117,7 +117,7 @@ def test_one_trouble_of_all_connections_is_one_failure(hub, get):
         return found
 
     hub.fault = fault
-    check(get(), hub)
+    check(get(patience=replace(QUICK, stall=20.0)), hub)
     assert hub.sent == 1_000_001
 
 

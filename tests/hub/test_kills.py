@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hub.fake_hub import FakeHub
+from hub.fake_hub import FakeHub, Fault
 from qwen35_local.hub.manifest import Manifest
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -81,30 +82,32 @@ def test_a_hundred_kills(hub, tmp_path):
     download_kills(hub, tmp_path, 100, 200, 0.5)
 
 
-def test_ctrl_c_answers_within_a_second_and_says_how_to_go_on(hub, tmp_path):
-    hub.files["model-00001-of-00002.safetensors"] = random.Random(1).randbytes(8_000_000)
-    hub.rate = 100_000
+def interrupted(hub: FakeHub, tmp_path: Path, ready: Callable[[], bool], tries: int = 3) -> tuple[float, int, str]:
+    """Ctrl-C once `ready`: seconds until the end (a busy machine gets three tries), exit status, what was said."""
     process = start(hub, tmp_path)
-    while hub.sent < 200_000:
+    while not ready():
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     asked = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    assert time.monotonic() - asked < 1.0
-    assert process.returncode == 130
+    if (seconds := time.monotonic() - asked) < 1 or tries == 1:
+        return seconds, process.returncode, err
+    hub.requests.clear()
+    return interrupted(hub, tmp_path, ready, tries - 1)
+
+
+def test_ctrl_c_answers_within_a_second_and_says_how_to_go_on(hub, tmp_path):
+    hub.files["model-00001-of-00002.safetensors"] = random.Random(1).randbytes(8_000_000)
+    hub.rate = 100_000
+    seconds, status, err = interrupted(hub, tmp_path, lambda: hub.sent > 200_000)
+    assert seconds < 1
+    assert status == 130
     assert "stopped at" in err
-    assert "to go on: qwen35 download --repo me/model" in err
+    assert f"to go on: qwen35 download --repo me/model --endpoint {hub.endpoint}" in err
 
 
 def test_a_stalled_connection_does_not_hold_ctrl_c(hub, tmp_path):
-    from hub.fake_hub import Fault
-
     hub.fault = lambda r: Fault(stall=1000) if r.kind == "cdn" else None
-    process = start(hub, tmp_path)
-    while not hub.seen("cdn"):
-        time.sleep(0.01)
-    time.sleep(0.2)
-    asked = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
-    assert time.monotonic() - asked < 1.0
+    seconds, _, _ = interrupted(hub, tmp_path, lambda: bool(hub.seen("cdn")) and hub.sent >= 1000)
+    assert seconds < 1
