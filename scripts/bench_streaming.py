@@ -176,16 +176,17 @@ def child(path: Path, budget: str, prompt: int, tokens: int) -> None:
 
     from qwen35_local.backends.memory import expert_layouts, open_stream, plan_memory
     from qwen35_local.backends.mlx_session import MlxSession
+    from qwen35_local.backends.prefix import Landmarks
     from qwen35_local.config import Streaming
     from qwen35_local.model.qwen35 import Qwen35
 
     weights, config = opened(path)
     layouts = expert_layouts(path, weights, config.text)
-    chosen = plan_memory(layouts, weights, config.text, budget, prompt + tokens)
-    stream = open_stream(layouts, config.text, chosen, Streaming(direct=True))
+    chosen = plan_memory(layouts, weights, config, budget, prompt + tokens)
+    stream = open_stream(layouts, config.text, chosen, Streaming(direct=True, elastic=False))
     model = Qwen35(weights, config.text, stream.experts)
     stream.fill()
-    session = MlxSession(model, -1, chosen.pass_tokens, stream)
+    session = MlxSession(model, Landmarks(-1, -1, -1), chosen.pass_tokens, stream)
     del weights
     for _ in session.sync(IDS[:prompt]):
         pass

@@ -108,7 +108,7 @@ def main() -> None:
 
     weights = Weights(checkpoint, settings, mx.float32)
     layouts = expert_layouts(args.path, weights, settings.text)
-    plan = plan_memory(layouts, weights, settings.text, args.memory, args.context)
+    plan = plan_memory(layouts, weights, settings, args.memory, args.context)
     opened = perf_counter() - start
     print(f"index, layouts and plan: {opened:.2f} s, {(rss('VmRSS') - before) / 1e6:.1f} MB of memory")
     print(f"an expert: {plan.geometry.expert_nbytes:,} bytes in {len(layouts[0].extents(0))} reads; a token uncached: "
@@ -118,7 +118,7 @@ def main() -> None:
     if not args.tokens:
         return
     start = perf_counter()
-    stream = open_stream(layouts, settings.text, plan, Streaming(direct=False))
+    stream = open_stream(layouts, settings.text, plan, Streaming(direct=False, elastic=False))
     model = Qwen35(weights, settings.text, stream.experts)
     del weights
     print(f"loaded: {perf_counter() - start:.1f} s, {gigabytes(rss('VmRSS'))} of memory", flush=True)
