@@ -160,7 +160,7 @@ def memory(args: argparse.Namespace) -> dict[str, Any]:
     path = make(args.dir / "long", "long")
     prompt, tokens = (1024, 50) if args.quick else (4096, 300)
     rows = []
-    for budget in ("540MB", "600MB") if args.quick else ("540MB", "600MB", "700MB"):
+    for budget in ("200MB", "400MB") if args.quick else ("280MB", "330MB", "400MB", "580MB"):
         command = [sys.executable, __file__, "--child", str(path), budget, str(prompt), str(tokens)]
         said = subprocess.run(command, capture_output=True, text=True, check=False)
         rows.append(

@@ -48,7 +48,7 @@ def answer(engine: MlxEngine):
 @pytest.fixture
 def small(monkeypatch) -> None:
     """Plans without the room that a process and its temporaries take, which dwarfs this model."""
-    monkeypatch.setattr(budget, "PROCESS", 0)
+    monkeypatch.setattr(budget, "_process", lambda g: 0)
     monkeypatch.setattr(budget, "_temporaries", lambda g, tokens, context: 0)
 
 
