@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from bench_policy import SYNTHETIC, belady, chosen, lru, ours, synthetic
+from bench_policy import SYNTHETIC, belady, chosen, fitted, learned, lru, ours, synthetic, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +20,17 @@ def test_against_lru_and_belady(name):
         assert found["belady"] >= found["ours"] >= found["lru"] - 0.01, share
         if name in MATCHED:
             assert found["ours"] >= (0.82 if share == 0.05 else 0.85) * found["belady"], share
+
+
+def test_bounds_are_between_ours_and_the_optimum():
+    """Foresight of one token helps, nothing beats knowing everything, and what repeats itself can be learned."""
+    rng = np.random.default_rng(0)
+    cycle = rng.normal(size=(6, 16))[np.arange(120) % 6] + rng.normal(0, 0.05, (120, 16))
+    for slots in (1, 2, 4, 8):
+        hits = {run.__name__: run(cycle, 3, slots) for run in (ours, fitted, learned, told, belady)}
+        assert hits["told"] >= hits["ours"]
+        assert max(hits.values()) == hits["belady"]
+        assert hits["learned"] >= 0.8 * hits["belady"]
 
 
 def test_no_cliff_below_one_token():
