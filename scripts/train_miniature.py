@@ -2,7 +2,7 @@
 
 python scripts/train_miniature.py --minutes 90           # a run limited by time
 python scripts/train_miniature.py --plan 1500,1800,2700,4500  # the same steps again
-python scripts/train_miniature.py --stage tower --steps 2200  # first lessons of the vision tower
+python scripts/train_miniature.py --stage tower --steps 3000  # first lessons of the vision tower
 """
 
 import argparse
@@ -25,7 +25,7 @@ from scripts.miniature.heldout import held_out, held_out_sights  # noqa: E402
 from scripts.miniature.ship import TOKENIZER_FILES, ship  # noqa: E402
 from scripts.miniature.torch_model import Model, Shape, kernels  # noqa: E402
 from scripts.miniature.torch_vision import VisionShape  # noqa: E402
-from scripts.miniature.tower import Student, learn  # noqa: E402
+from scripts.miniature.tower import Student, calibrated, learn  # noqa: E402
 from scripts.miniature.train import JointPlan, Plan, reached, train  # noqa: E402
 
 # glibc otherwise returns every large tensor to the system and pays for its pages again: a fifth of the time.
@@ -40,7 +40,7 @@ WORKERS = 2  # part of the recipe: each draws its own half of every batch
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=("text", "tower", "joint"), default="text")
-    parser.add_argument("--steps", type=int, default=2200, help="of the tower's first lessons")
+    parser.add_argument("--steps", type=int, default=3000, help="of the tower's first lessons")
     parser.add_argument("--text", type=Path, help="for the later stages: the checkpoint of the text stage")
     parser.add_argument("--seed", type=int, default=35)
     parser.add_argument("--minutes", type=float, default=90, help="training time; the phases follow from it")
@@ -93,16 +93,19 @@ def look(worker: int, options: argparse.Namespace) -> None:
 
 
 def see(worker: int, options: argparse.Namespace) -> None:
-    """Train the text model and the tower together, from their own stages."""
+    """Teach the text model to read what the tower shows, beside rehearsing its text."""
     join(worker, options)
     if not options.eager:
         kernels.compile()
     tokenizer = Tokenizer.from_dir(options.run)
     plan = JointPlan.of(*map(int, options.plan.split(",")))
-    model = Model(Shape(), VisionShape())
-    tower = torch.load(options.run / "tower.pt")["student"]
-    both = torch.load(options.text)["model"] | {name: t for name, t in tower.items() if name.startswith("visual.")}
-    model.load_state_dict(both)
+    text = torch.load(options.text)["model"]
+    student = Student(VisionShape(), text["embed_tokens.weight"], tokenizer)
+    student.load_state_dict(torch.load(options.run / "tower.pt")["student"])
+    model = Model(Shape())
+    model.load_state_dict(text)
+    # The tower stays as its lessons left it: the first gradients of the joint training would wreck it.
+    model.visual = calibrated(student, text["embed_tokens.weight"], options.seed).requires_grad_(False)
 
     def draw(step: int) -> Batch:
         return joint_batch(tokenizer, options.seed, step, worker, plan.phase(step))

@@ -29,7 +29,7 @@ class Optimiser:
     """`step(scale)` applies the gradients with both learning rates scaled."""
 
     def __init__(self, model: nn.Module, muon_rate: float = 0.02, adam_rate: float = 3e-3):
-        named = [(name, p) for name, p in model.named_parameters()]
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.muon_rate, self.adam_rate = muon_rate, adam_rate
         self.matrices = [p for name, p in named if is_matrix(name)]
         self.others = [p for name, p in named if not is_matrix(name)]

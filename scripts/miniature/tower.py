@@ -113,6 +113,17 @@ class Student(nn.Module):
         return loss + 0.3 * presence, figures
 
 
+@torch.no_grad()
+def calibrated(student: Student, embeddings: Tensor, seed: int) -> Tower:
+    """The tower with its last layer moved and scaled so that features are centred and as large as text embeddings."""
+    features = student.visual(lesson(Random(f"{seed}/calibration"), SHAPES_KNOWN)[0])
+    last = student.visual.merger.linear_fc2
+    ratio = embeddings.square().mean().sqrt() / (features - features.mean(0)).square().mean().sqrt()
+    last.bias.sub_(features.mean(0)).mul_(ratio)
+    last.weight.mul_(ratio)
+    return student.visual
+
+
 def learn(student: Student, seed: int, steps: int, folder: Path) -> None:
     """Give `steps` lessons, resuming from `folder`; runs in every worker. The rate falls over the last 30 %."""
     optimiser, worker = Optimiser(student, muon_rate=0.01, adam_rate=2e-3), dist.get_rank()
