@@ -13,33 +13,10 @@ from typing import Any, Literal, Protocol, Self
 
 from .errors import MediaError, SamplingError, TemplateError, UsageError
 from .events import Done, Event, Reasoning, Text, ToolCall
+from .parts import ImagePart, Part, TextPart, VideoPart, part_of
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
-
-
-@dataclass(frozen=True, slots=True)
-class TextPart:
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ImagePart:
-    """A picture as encoded bytes (PNG, JPEG, …). `max_pixels` caps what the model is shown."""
-
-    data: bytes
-    max_pixels: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class VideoPart:
-    """A clip as encoded bytes."""
-
-    data: bytes
-    max_pixels: int | None = None
-
-
-Part = TextPart | ImagePart | VideoPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +190,7 @@ def message_of(value: "Message | Mapping[str, Any]") -> Message:
         raise TemplateError("each message must be a mapping with a role", "messages")
     content = value.get("content") or ""
     if not isinstance(content, str):
-        content = tuple(_part_of(part) for part in content)
+        content = tuple(part_of(part) for part in content)
     return Message(
         role=value["role"],
         content=content,
@@ -221,20 +198,6 @@ def message_of(value: "Message | Mapping[str, Any]") -> Message:
         tool_calls=tuple(_tool_call_of(call) for call in value.get("tool_calls") or ()),
         tool_call_id=value.get("tool_call_id"),
     )
-
-
-def _part_of(part: "Part | Mapping[str, Any]") -> Part:
-    if isinstance(part, TextPart | ImagePart | VideoPart):
-        return part
-    match part:
-        case {"type": "text", "text": str(text)}:
-            return TextPart(text)
-        case {"type": "image", "data": bytes(data)}:
-            return ImagePart(data, part.get("max_pixels"))
-        case {"type": "video", "data": bytes(data)}:
-            return VideoPart(data, part.get("max_pixels"))
-    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-    raise TemplateError(f"content part of type {kind!r} is not understood", "messages")
 
 
 def _tool_call_of(call: "ToolCall | Mapping[str, Any]") -> ToolCall:
@@ -429,6 +392,10 @@ class Engine(ABC):
 
     def look(self, part: ImagePart | VideoPart) -> Seen:
         """What the model would see of a picture or clip, from its header. Raises MediaError if it cannot be used."""
+        raise MediaError(f"{self.info.model} cannot see: it has no vision tower")
+
+    def price(self, part: ImagePart | VideoPart) -> int:
+        """Tokens that a picture or clip takes in a prompt, known before it is decoded. Raises MediaError."""
         raise MediaError(f"{self.info.model} cannot see: it has no vision tower")
 
     @abstractmethod

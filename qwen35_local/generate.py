@@ -10,7 +10,7 @@ from .chat.plain import PlainText
 from .chat.stream import Splitter
 from .chat.tokenizer import Detokenizer, Tokenizer
 from .chat.tools import new_ids
-from .engine import ChatRequest, Reuse, Session
+from .engine import ChatRequest, Prompt, Reuse, Session
 from .errors import ContextError
 from .events import Done, Event, FinishReason, Held, Progress, Stats, Text, TokenLogprob, ToolCall, Usage
 from .sampling import Floats, Sampler, logprobs
@@ -36,7 +36,8 @@ def generate(
     Raises, before any work, ContextError if the prompt leaves no room for a token and SamplingError for a bias on an
     unknown one; on the way NumericError if the logits are damaged. `on_said` hears, before `Done`, the tokens that the
     events amount to, unless a stop string or the limit cut through them. `Stats.extra` holds the seed, where the prompt
-    parted from what was known and why, and what `session.stats()` says, if the session has that method.
+    parted from what was known and why, `notices` of what pictures and clips were cut short, and what `session.stats()`
+    says, if the session has that method.
     """
     if len(prompt_ids) >= context:
         raise ContextError(
@@ -112,7 +113,10 @@ def _answer(
 
     finished = perf_counter()
     reason: FinishReason = "length" if cut else "tool_calls" if splitter.tool_calls else "stop"
+    notices = list(dict.fromkeys(span.seen.notice for span in Prompt.of(prompt_ids).spans if span.seen.notice))
     extra = {"seed": sampler.seed, "reuse": reuse.reason, "differs": reuse.differs, **getattr(session, "stats", dict)()}
+    if notices:
+        extra["notices"] = notices
     stats = Stats(
         prompt_tps=_rate(len(prompt_ids) - reuse.reused, first - started),
         generation_tps=_rate(tokens - 1, finished - first),

@@ -93,6 +93,15 @@ def pristine(tokenizer_spec: dict[str, Any], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session")
+def sighted(tokenizer_spec: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`pristine` with a vision tower. Not to be changed."""
+    first = len(tokenizer_spec["model"]["vocab"])
+    path = write(tmp_path_factory.mktemp("models") / "sighted", "tiny", "F32", vision=True, first_special=first)
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer_spec))
+    return path
+
+
+@pytest.fixture(scope="session")
 def golden() -> dict[str, np.ndarray]:
     """What transformers computes on the tiny checkpoints (scripts/make_golden.py)."""
     return dict(np.load(Path(__file__).parent / "golden" / "tiny.npz"))

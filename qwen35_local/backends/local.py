@@ -4,10 +4,10 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..chat.prompt import prompt_of
+from ..chat.prompt import price, prompt_of
 from ..chat.said import Said
 from ..chat.tokenizer import Tokenizer
-from ..engine import ChatRequest, Completion, Engine, Prompt, Reuse, Session, gather
+from ..engine import ChatRequest, Completion, Engine, ImagePart, Prompt, Reuse, Session, VideoPart, gather
 from ..errors import UsageError
 from ..events import Done, Event, Progress
 from ..generate import generate
@@ -42,6 +42,9 @@ class LocalEngine(Engine):
     def prompt(self, request: ChatRequest) -> Prompt:
         """The rendered conversation, up to where the answer begins."""
         return prompt_of(request, self.tokenizer, self.said, self.look)
+
+    def price(self, part: ImagePart | VideoPart) -> int:
+        return price(part, self.tokenizer, self.look)
 
     def borrow(self, ids: Sequence[int]) -> Session:
         """The free session that knows most of `ids`; a new one if all are busy. Give it back with `give_back`."""

@@ -45,6 +45,11 @@ def prompt_of(request: ChatRequest, tokenizer: Tokenizer, said: Said | None = No
     return writer.prompt
 
 
+def price(part: ImagePart | VideoPart, tokenizer: Tokenizer, look: Look) -> int:
+    """Tokens that a picture or clip takes in a prompt, its marks and times included."""
+    return len(_Writer(tokenizer, look).write([Segment("", markup=True, media=part)]))
+
+
 class _Writer:
     """Segments to tokens, piece by piece, with pictures and clips as the released processor writes them."""
 

@@ -4,20 +4,23 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from .. import open as open_engine
 from ..config import Settings
-from ..engine import Message
-from ..errors import UsageError
+from ..engine import Engine, Message
+from ..errors import MediaError, UsageError
 from ..events import Event, Held
+from ..parts import MOST_BYTES, ImagePart, TextPart, VideoPart, read_file, sized
 from .options import add_answer, add_model, answer_options, model_options
-from .terminal import standard_printer, summary
+from .terminal import printable, standard_printer, summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", default="-", help="the question; '-' or nothing reads standard input")
     add_model(parser)
+    add_media(parser)
     add_answer(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object per event")
     parser.add_argument("--quiet", action="store_true", help="no statistics on standard error")
@@ -25,11 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     options = answer_options(args)
+    if args.prompt == "-" and any(path == "-" for _, path in args.media):
+        raise UsageError("standard input is a picture already: give the prompt as an argument", "prompt")
+    parts = read_media(args.media, args.max_pixels)
     prompt = read_prompt(args.prompt)
+    content = (*parts, TextPart(prompt)) if parts else prompt
     messages = [Message("system", args.system)] if args.system else []
     printer = standard_printer(Settings.resolve().no_color)
     with open_engine(args.model, **model_options(args), on_progress=printer.progress) as engine:
-        events = engine.chat([*messages, Message("user", prompt)], **options)
+        for (_, path), part in zip(args.media, parts, strict=True):
+            line = described(engine, path, part)
+            if not args.quiet:
+                print(line, file=sys.stderr)
+        events = engine.chat([*messages, Message("user", content)], **options)
         if args.json:
             for line in json_lines(events):
                 print(line, flush=True)
@@ -38,6 +49,47 @@ def run(args: argparse.Namespace) -> int:
         if not args.quiet:
             print(summary(done), file=sys.stderr)
     return 0
+
+
+def add_media(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pictures and clips", "shown before the question, in the order given")
+    group.add_argument(
+        "--image", action="append", dest="media", default=[], metavar="FILE", type=lambda path: (ImagePart, path),
+        help="a picture; '-' reads it from standard input (repeatable)",
+    )  # fmt: skip
+    group.add_argument(
+        "--video", action="append", dest="media", metavar="FILE", type=lambda path: (VideoPart, path),
+        help="a clip, or an animation (repeatable)",
+    )  # fmt: skip
+    group.add_argument("--max-pixels", type=int, metavar="N", help="show no more of each than this")
+
+
+def read_media(
+    named: Sequence[tuple[type[ImagePart] | type[VideoPart], str]], max_pixels: int | None
+) -> list[ImagePart | VideoPart]:
+    """The files, read; '-' is standard input, for one of them."""
+    if max_pixels is not None and max_pixels < 1:
+        raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}", "max_pixels")
+    if sum(path == "-" for _, path in named) > 1:
+        raise UsageError("standard input can be one picture or clip only", "image")
+    return [kind(_stdin() if path == "-" else read_file(path), max_pixels) for kind, path in named]
+
+
+def _stdin() -> bytes:
+    return sized(sys.stdin.buffer.read(MOST_BYTES + 1), "standard input")
+
+
+def described(engine: Engine, path: str, part: ImagePart | VideoPart) -> str:
+    """What a picture or clip costs, before it is looked at."""
+    name = "standard input" if path == "-" else Path(path).name
+    try:
+        seen, tokens = engine.look(part), engine.price(part)
+    except MediaError as error:
+        raise MediaError(f"{name}: {error}") from error
+    width, height = seen.size
+    pairs = f", {len(seen.seconds)} pairs of frames" if seen.seconds is not None else ""
+    notice = f"; {seen.notice}" if seen.notice else ""
+    return printable(f"{name}: {width}x{height} pixels{pairs}, {tokens} tokens{notice}")
 
 
 def read_prompt(prompt: str) -> str:
