@@ -55,7 +55,7 @@ def test_frames_are_those_of_decoding_all(options):
 
     data = clip(**options)
     found = video.look(data, RULES)
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         every = [frame.to_image() for frame in container.decode(video=0)]
     assert found.info.frames == len(every)
     step = found.patches().reshape(found.grid[0], -1, 3, 2, 256)
