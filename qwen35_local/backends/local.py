@@ -92,8 +92,9 @@ class LocalEngine(Engine):
 
     def give_back(self, session: Session) -> None:
         self._busy.remove(session)
-        self._sessions.remove(session)
-        self._sessions.append(session)  # the most recently used one comes last
+        if not self._closed:  # an answer that nobody reads may end after its engine
+            self._sessions.remove(session)
+            self._sessions.append(session)  # the most recently used one comes last
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
         return self.tokenizer.encode(text, special)
