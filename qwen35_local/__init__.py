@@ -56,6 +56,7 @@ def open(
     dtype: str = "auto",
     memory: str | int | None = None,
     backend: str = "auto",
+    speculate: str | int = "off",
     gpu_layers: int | Literal["auto"] = "auto",
     cpu_experts: int | Literal["auto"] = "auto",
     threads: int | None = None,
@@ -69,7 +70,8 @@ def open(
     `context` is the most tokens of prompt and answer together, by default all that the model allows. `dtype` is that
     of the activations: "auto" is the checkpoint's on Metal and float32 on a CPU; "float32" is for exact work.
     `memory` ("24GB", or bytes) is the most to use, by default a share of what is free; a model that needs more streams
-    its experts from disk, with the same answers; `streaming` says how.
+    its experts from disk, with the same answers; `streaming` says how. `speculate` is how many tokens the model's MTP
+    head guesses ahead, 1 to 3, or "auto": as many as pay by what is measured on the way. Answers stay the same.
     With llama.cpp `dtype` is that of the KV cache; `gpu_layers` layers go to the GPU, but the experts of the first
     `cpu_experts` ones stay in memory ("auto": as fits); `threads` compute on the CPU (None: physical cores but one).
     `on_progress` hears of loading. Raises a `Qwen35Error` whose text says what is wrong.
@@ -82,6 +84,7 @@ def open(
         dtype=dtype,
         memory=memory,
         backend=backend,
+        speculate=speculate,
         gpu_layers=gpu_layers,
         cpu_experts=cpu_experts,
         threads=threads,

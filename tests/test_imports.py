@@ -40,6 +40,7 @@ FREE = {"cli", "commands"}
 # Files that touch MLX inside parts that otherwise must not.
 MLX_PARTS = {"model", "metal_kernels", "commands"}
 MLX_FILES = {
+    "qwen35_local/backends/ahead.py",
     "qwen35_local/backends/eyes.py",
     "qwen35_local/backends/memory.py",
     "qwen35_local/backends/mlx.py",

@@ -24,6 +24,7 @@ def open_engine(
     dtype: str = "auto",
     memory: str | int | None = None,
     backend: str = "auto",
+    speculate: str | int = "off",
     gpu_layers: int | Literal["auto"] = "auto",
     cpu_experts: int | Literal["auto"] = "auto",
     threads: int | None = None,
@@ -43,6 +44,8 @@ def open_engine(
         for name, value in (("memory", memory), ("streaming", streaming)):
             if value is not None:
                 raise UsageError(f"{name} is an option of the backend mlx: llama.cpp has cpu_experts", name)
+        if speculate not in ("off", "auto"):
+            raise UsageError("speculate is an option of the backend mlx", "speculate")
         wishes = Wishes(context, dtype, gpu_layers, cpu_experts, threads)
         return open_llama_cpp(gguf or find_model(model), wishes, on_progress)
     for name, value in (("gpu_layers", gpu_layers), ("cpu_experts", cpu_experts), ("threads", threads)):
@@ -55,7 +58,7 @@ def open_engine(
         if (error.name or "").split(".")[0] != "mlx":  # something else is missing, or broken
             raise
         raise BackendUnavailable(f"MLX cannot be loaded ({error}): it needs Apple Silicon or 64-bit Linux") from error
-    return MlxEngine(path, context, dtype, on_progress, memory, streaming)
+    return MlxEngine(path, context, dtype, on_progress, memory, streaming, speculate)
 
 
 def gguf_of(model: str | Path) -> Path | None:

@@ -21,9 +21,14 @@ STORE = "experts"  # the packed store, a directory beside the checkpoint's files
 CONTEXT = 32768  # tokens of a streamed model if none are asked for: keys and values compete with experts for memory
 
 
-def expert_layouts(path: Path, weights: Weights, c: TextConfig) -> list[LayerLayout]:
-    """Where the experts are: in the packed store of the model directory if it has one, else in its own files."""
-    store = path / STORE
+def expert_layouts(path: Path, weights: Weights, c: TextConfig, mtp: bool = False) -> list[LayerLayout]:
+    """Where the experts are: in the packed store of the model directory if it has one, else in its own files. Those of
+    the MTP head, if asked for, come last; they are in no store."""
+    head = [weights.mtp_layout(c)] if mtp else []
+    return _trunk_layouts(path / STORE, weights, c) + head
+
+
+def _trunk_layouts(store: Path, weights: Weights, c: TextConfig) -> list[LayerLayout]:
     if not (store / INDEX).exists():
         return weights.expert_layouts(c)
     layouts = open_store(store)
@@ -37,11 +42,17 @@ def expert_layouts(path: Path, weights: Weights, c: TextConfig) -> list[LayerLay
 
 
 def plan_memory(
-    layouts: Sequence[LayerLayout], weights: Weights, config: ModelConfig, memory: str | int | None, context: int | None
+    layouts: Sequence[LayerLayout],
+    weights: Weights,
+    config: ModelConfig,
+    memory: str | int | None,
+    context: int | None,
+    drafts: int = 0,
 ) -> MemoryPlan:
-    """The plan for a wish; without one, for a share of what is free. Nothing is read."""
+    """The plan for a wish; without one, for a share of what is free. `drafts` tokens are guessed ahead, by the MTP head
+    that `layouts` then hold, too. Nothing is read."""
     c = config.text
-    g = geometry(weights, layouts, c, config.vision)
+    g = geometry(weights, layouts, c, config.vision, drafts)
     if memory is not None:
         return plan_for(g, parse_memory(memory), context, c.max_position_embeddings)
     return plan_for(g, default_budget(total_memory(), available_memory()), context, c.max_position_embeddings)

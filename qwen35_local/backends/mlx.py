@@ -15,6 +15,7 @@ from ..errors import ContextError, UsageError
 from ..events import Progress
 from ..experts import hotset
 from ..model.config import ModelConfig
+from ..model.mtp import has_head
 from ..model.qwen35 import Qwen35
 from ..model.state import State
 from ..model.weights import Weights
@@ -22,8 +23,11 @@ from .eyes import open_eyes
 from .local import LocalEngine
 from .memory import expert_layouts, open_stream, plan_memory
 from .mlx_session import PREFILL_CHUNK, MlxSession
+from .pace import Pace
 from .prefix import Landmarks
 
+MOST_DRAFTS = 3  # the head was trained to guess one token and is fed its own guesses for more
+SPECULATE = ("off", "auto", "1", "2", "3")
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
@@ -40,10 +44,12 @@ class MlxEngine(LocalEngine):
         on_progress: Callable[[Progress], None] | None = None,
         memory: str | int | None = None,
         streaming: Streaming | None = None,
+        speculate: str | int = "off",
     ):
         """`context` defaults to the model's. `dtype` auto is that of the checkpoint on Metal, and float32 on a CPU,
         where MLX computes 16-bit types slowly and badly. `memory` is the most to use, by default a share of what is
-        free; a model that needs more streams its experts, and its context defaults to at most 32,768 tokens."""
+        free; a model that needs more streams its experts, and its context defaults to at most 32,768 tokens.
+        `speculate`: how many tokens the model's MTP head guesses ahead, 1 to 3; auto is as many as pay, off none."""
         checkpoint = Checkpoint.open(path)
         config = ModelConfig.from_dict(checkpoint.config)
         tokenizer = Tokenizer.from_dir(path)
@@ -59,15 +65,18 @@ class MlxEngine(LocalEngine):
         weights = Weights(checkpoint, config, activations, report)
         limit = config.text.max_position_embeddings
         self._streaming = streaming or Streaming()
-        layouts = expert_layouts(path, weights, config.text)
-        self.plan = plan_memory(layouts, weights, config, memory, context and _context(context, limit))
+        drafts = _drafts(speculate, weights)
+        layouts = expert_layouts(path, weights, config.text, mtp=drafts > 0)
+        asked = context and _context(context, limit)
+        self.plan = plan_memory(layouts, weights, config, memory, asked, drafts)
         planned = dict(self.plan.items())
+        self._pace = Pace(drafts, fixed=speculate != "auto") if drafts else None
         if self.plan.resident and memory is None:
             self.experts = None
-            self.model = Qwen35(weights, config.text)
+            self.model = Qwen35(weights, config.text, mtp=drafts > 0)
         else:
             self.experts = open_stream(layouts, config.text, self.plan, self._streaming)
-            self.model = Qwen35(weights, config.text, self.experts.experts)
+            self.model = Qwen35(weights, config.text, self.experts.experts, mtp=drafts > 0)
             hot = hotset.load(self._streaming.hot_set) if self._streaming.hot_set else None
             self.experts.fill(lambda nbytes: report(weights.nbytes + nbytes), hot)
         self.config = config
@@ -89,7 +98,7 @@ class MlxEngine(LocalEngine):
     def open_session(self, tokenizer: Tokenizer | None = None) -> MlxSession:
         chunk = self.plan.pass_tokens if self.experts else PREFILL_CHUNK
         landmarks = Landmarks.of(tokenizer or self.tokenizer)
-        return MlxSession(self.model, landmarks, chunk, self.experts, self._snapshots, eyes=self.eyes)
+        return MlxSession(self.model, landmarks, chunk, self.experts, self._snapshots, eyes=self.eyes, pace=self._pace)
 
     def look(self, part: ImagePart | VideoPart) -> Seen:
         return super().look(part) if self.eyes is None else self.eyes.look(part)
@@ -150,6 +159,21 @@ def _activations(dtype: str, checkpoint: Checkpoint) -> mx.Dtype:
         return mx.float32
     floats = {tensor.dtype for tensor in checkpoint.tensors.values()}
     return mx.bfloat16 if "BF16" in floats else mx.float16 if "F16" in floats else mx.float32
+
+
+def _drafts(speculate: str | int, weights: Weights) -> int:
+    """The most tokens to guess ahead."""
+    if str(speculate) not in SPECULATE:
+        raise UsageError(
+            f"speculate must be {', '.join(SPECULATE[:-1])} or {SPECULATE[-1]}, not {speculate!r}", "speculate"
+        )
+    if speculate == "off":
+        return 0
+    if not has_head(weights.tensors):
+        if speculate == "auto":
+            return 0
+        raise UsageError("this checkpoint has no MTP head to guess tokens with: use speculate off", "speculate")
+    return MOST_DRAFTS if speculate == "auto" else int(speculate)
 
 
 def _context(asked: int | None, most: int) -> int:

@@ -1,6 +1,7 @@
 """One timeline of tokens on our MLX port."""
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,9 @@ from ..model.fusion import Fused
 from ..model.qwen35 import BLOCK, Qwen35, block_edges
 from ..model.state import Snapshot
 from ..model.stream import ExpertStream
+from .ahead import Ahead
 from .eyes import Eyes
+from .pace import Pace
 from .prefix import EVERY, Landmarks, common_prefix, longest, places, survivors
 
 PREFILL_CHUNK = 512  # tokens; bounds the scores of one attention layer to heads * 512 * context floats
@@ -32,10 +35,11 @@ class MlxSession:
         snapshots: Callable[[], int] = lambda: SNAPSHOTS,
         every: int = EVERY,
         eyes: Eyes | None = None,
+        pace: Pace | None = None,
     ):
         """`chunk` is the most tokens of one pass through the layers: many when every pass reads the experts of
         `stream`. `snapshots` says how many may be kept now; one is taken every `every` tokens at least. `eyes` see the
-        pictures of prompts."""
+        pictures of prompts. With a `pace` and the model's MTP head tokens are guessed ahead."""
         self._eyes = eyes
         self._stream = stream
         self._streamed = stream.meter() if stream else None
@@ -48,6 +52,7 @@ class MlxSession:
         self._state = model.new_state()
         self._snapshots: list[Snapshot] = []
         self._logits: mx.array | None = None
+        self._ahead = Ahead(model, pace) if pace is not None and model.mtp is not None else None
 
     def sync(self, ids: Sequence[int]) -> Generator[tuple[int, int], None, Reuse]:
         if not ids:
@@ -57,6 +62,8 @@ class MlxSession:
         mx.reset_peak_memory()
         if self._stream is not None:
             self._streamed = self._stream.meter()
+        if self._ahead is not None:
+            self._ahead.drop(self._state)
         prompt = Prompt.of(ids)
         identity = prompt.identity
         reuse = self._rewind(identity)
@@ -121,8 +128,20 @@ class MlxSession:
             else:
                 self._reset()
             raise
+        self._ids += new if identity is None else identity
+        if self._ahead is not None:
+            snapshots = self._seen(blocks, snapshots)
         self._snapshots += snapshots
-        self._took(new if identity is None else identity, blocks[-1])
+        self._took(blocks[-1], len(new))
+
+    def _seen(self, blocks: list[mx.array], snapshots: list[Snapshot]) -> list[Snapshot]:
+        """Let the MTP head see a pass; the snapshots with what it needs to go on from them."""
+        hidden = self._model.norm(mx.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0])
+        self._model.see(self._state, hidden, self._ids)
+        start = len(self._ids) - hidden.shape[1]
+        tails = [mx.contiguous(hidden[:, s.tokens - start - 1 : s.tokens - start]) for s in snapshots]
+        mx.eval(tails)
+        return [replace(snapshot, tail=tail) for snapshot, tail in zip(snapshots, tails, strict=True)]
 
     def shared(self, ids: Sequence[int]) -> int:
         ids = Prompt.of(ids).identity
@@ -156,7 +175,10 @@ class MlxSession:
 
     def branch(self, ids: Sequence[int]) -> "MlxSession":
         """Another session that knows what this one knows of `ids`: keys and values are copied, the rest is shared."""
-        other = MlxSession(self._model, self._landmarks, self._chunk, self._stream, self._most, self._every, self._eyes)
+        pace = None if self._ahead is None else self._ahead.pace
+        other = MlxSession(
+            self._model, self._landmarks, self._chunk, self._stream, self._most, self._every, self._eyes, pace
+        )
         ids = Prompt.of(ids).identity
         if at := longest([s.tokens for s in self._snapshots], common_prefix(self._ids, ids), len(ids)):
             other._snapshots = [snapshot for snapshot in self._snapshots if snapshot.tokens <= at]
@@ -165,24 +187,37 @@ class MlxSession:
         return other
 
     def _reset(self) -> None:
+        if self._ahead is not None:
+            self._ahead.drop(self._state)
         self._ids, self._snapshots, self._logits = [], [], None
         self._state = self._model.new_state()
 
-    def _took(self, ids: Sequence[int], residual: mx.array) -> None:
-        """The state is `ids` further; `residual` [1, t, H] ends with the last of them."""
-        self._ids += ids
+    def _took(self, residual: mx.array, tokens: int) -> None:
+        """The state is so many tokens further; `residual` [1, t, H] ends with the last of them."""
         self._logits = self._model.logits(self._model.norm(residual[:, -1]))[0]
         mx.async_eval(self._logits, *self._state.arrays)
-        if len(ids) > 1:
+        if tokens > 1:
             mx.eval(self._logits)  # so that a pass is done, and its temporaries gone, when it is reported
 
     def logits(self) -> np.ndarray:
         assert self._logits is not None, "sync comes first"
-        return np.array(self._logits)
+        return np.array(self._logits) if self._ahead is None else self._ahead.read(self._logits)
 
     def advance(self, token: int) -> None:
-        for _ in self._pass([token]):
-            pass
+        if self._ahead is None:
+            for _ in self._pass([token]):
+                pass
+            return
+        if (known := self._ahead.knows(token, self._state)) is not None:
+            self._ids.append(token)
+            self._logits = known
+            return
+        try:
+            self._ids.append(token)
+            self._logits = self._ahead.advance(self._ids, self._state)
+        except BaseException:
+            self._reset()
+            raise
 
     def stats(self) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -190,6 +225,8 @@ class MlxSession:
             "state_bytes": self._state.nbytes,
             "snapshots": [snapshot.tokens for snapshot in self._snapshots],
         }
+        if self._ahead is not None:
+            found["speculation"] = self._ahead.pace.report()
         if self._streamed is not None:
             found["experts"] = self._streamed()
         return found

@@ -50,6 +50,12 @@ def add_model(parser: argparse.ArgumentParser, default: str | None = "miniature"
     parser.add_argument(
         "--backend", choices=BACKENDS, default="auto", help="default: llama.cpp for GGUF files, MLX for the rest"
     )
+    parser.add_argument(
+        "--speculate",
+        choices=("off", "auto", "1", "2", "3"),
+        default="off",
+        help="tokens to guess ahead with the model's MTP head, for the same answers sooner (default: %(default)s)",
+    )
     group = parser.add_argument_group("streaming", "for experts that do not fit the memory")
     group.add_argument(
         "--hot-set",
@@ -82,7 +88,7 @@ def layers(text: str) -> int | str:
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `qwen35_local.open` takes beside the model, from parsed arguments."""
-    names = ("context", "dtype", "memory", "backend", "gpu_layers", "cpu_experts", "threads")
+    names = ("context", "dtype", "memory", "backend", "speculate", "gpu_layers", "cpu_experts", "threads")
     options = {name: getattr(args, name) for name in names}
     streaming = Streaming(
         direct=args.direct, lookahead=args.lookahead, hot_set=args.hot_set, layer_stats=args.layer_stats

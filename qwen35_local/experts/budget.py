@@ -44,6 +44,7 @@ class Geometry:
     vision_nbytes: int = 0  # weights of the vision tower
     vision_per_token: int = 0  # what looking at a picture takes for each of its tokens
     vision_tokens: int = 0  # of the largest picture
+    trail_nbytes: int = 0  # states to go back to when a guessed token turns out wrong
 
     @property
     def experts_nbytes(self) -> int:
@@ -131,7 +132,8 @@ def plan(geometry: Geometry, budget: int, context: int, metal: bool = False) -> 
     cache = (10**9 if budget >= 32 * 10**9 else 5 * 10**8) if metal else 0
     spare = budget - _process(g) - g.trunk_nbytes - kv - cache
     snapshots = min(max(SNAPSHOTS[0], int(spare * SNAPSHOT_SHARE / g.state_nbytes)), SNAPSHOTS[1])
-    state = g.state_nbytes * (2 + snapshots)  # the one in use, the one being computed, and those kept
+    # The one in use, the one being computed, and those kept.
+    state = g.state_nbytes * (2 + snapshots) + g.trail_nbytes
     pass_tokens = least = min(BLOCK, context)
     vision = _vision(g, context, _temporaries(g, least, context), resident=False)
     fixed = _process(g) + g.trunk_nbytes + kv + state + cache + vision
@@ -208,9 +210,10 @@ def spread(slots: int, layers: int, experts: int) -> tuple[int, ...]:
     return tuple(min(experts, each + (i < more)) for i in range(rest)) + (experts,) * complete
 
 
-def trunk_nbytes(tensors: Mapping[str, TensorInfo], itemsize: int) -> int:
-    """What everything but routed experts, vision and MTP takes in memory, with activations of `itemsize` bytes."""
-    return sum(_in_memory(name, tensor, itemsize) for name, tensor in trunk(tensors))
+def trunk_nbytes(tensors: Mapping[str, TensorInfo], itemsize: int, mtp: bool = False) -> int:
+    """What everything but routed experts, vision and (unless asked) MTP takes in memory, with activations of
+    `itemsize` bytes."""
+    return sum(_in_memory(name, tensor, itemsize) for name, tensor in trunk(tensors, mtp))
 
 
 def vision_nbytes(tensors: Mapping[str, TensorInfo], itemsize: int) -> int:
@@ -218,11 +221,12 @@ def vision_nbytes(tensors: Mapping[str, TensorInfo], itemsize: int) -> int:
     return sum(_in_memory(name, tensor, itemsize) for name, tensor in tensors.items() if name.startswith("visual."))
 
 
-def trunk(tensors: Mapping[str, TensorInfo]) -> Iterable[tuple[str, TensorInfo]]:
+def trunk(tensors: Mapping[str, TensorInfo], mtp: bool = False) -> Iterable[tuple[str, TensorInfo]]:
     """The tensors (canonical names) that every token needs."""
+    others = ("visual.",) if mtp else ("visual.", "mtp.")
     for name, tensor in tensors.items():
         routed = ".mlp.experts." in name or ".mlp.switch_mlp." in name
-        if not routed and not name.startswith(("visual.", "mtp.")):
+        if not routed and not name.startswith(others):
             yield name, tensor
 
 

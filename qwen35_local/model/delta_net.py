@@ -3,7 +3,7 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from metal_kernels.gated_delta import gated_delta
+from metal_kernels.gated_delta import gated_delta, gated_delta_steps
 
 from .config import TextConfig
 from .state import Recurrent
@@ -37,7 +37,12 @@ class GatedDeltaNet:
         beta = mx.sigmoid(self.in_proj_b.linear(x).astype(mx.float32))
         # In float32: an error in the log of the decay adds up over the whole context.
         g = -mx.exp(self.A_log) * nn.softplus(self.in_proj_a.linear(x).astype(mx.float32) + self.dt_bias)
-        o, state.delta = gated_delta(q, k, v.reshape(B, T, self.Hv, self.Dv), g, beta, state.delta)
+        v = v.reshape(B, T, self.Hv, self.Dv)
+        if state.trail is None:
+            o, state.delta = gated_delta(q, k, v, g, beta, state.delta)
+        else:
+            o, state.trail.deltas = gated_delta_steps(q, k, v, g, beta, state.delta)
+            state.delta = state.trail.deltas[:, -1]
         z = self.in_proj_z.linear(x).reshape(B, T, self.Hv, self.Dv)
         return self.out_proj.linear(self.gated_norm(o, z).astype(x.dtype).reshape(B, T, -1))
 
@@ -46,6 +51,8 @@ class GatedDeltaNet:
         T, K = qkv.shape[1], self.conv.shape[0]
         seen = mx.concatenate([state.conv, qkv], axis=1)  # [B, K - 1 + T, C]
         state.conv = mx.contiguous(seen[:, -(K - 1) :])
+        if state.trail is not None:
+            state.trail.inputs = seen
         seen = seen.astype(mx.float32)
         return nn.silu(sum((seen[:, j : j + T] * self.conv[j] for j in range(1, K)), seen[:, :T] * self.conv[0]))
 

@@ -1,7 +1,6 @@
 """Qwen3.5's language model: blocks of three Gated DeltaNet layers and one gated attention layer, each with a MoE."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ from .delta_net import GatedDeltaNet
 from .fusion import Fused
 from .layers import RMSNorm
 from .moe import Experts, Guess, MoE, Routed, route
+from .mtp import Mtp
 from .rope import Rope
 from .state import Recurrent, Snapshot, State
 from .weights import Weights
@@ -41,6 +41,12 @@ class Layer:
         assert self.delta_net is not None
         return x + self.delta_net(y, state)
 
+    def __call__(self, x: mx.array, rotary: tuple[mx.array, mx.array], state) -> mx.array:
+        """One block of tokens [B, T, H] through all of the layer; advances `state`."""
+        h = self.mix(x, rotary, state)
+        (y,) = self.mlp([self.mlp.route(self.post_attention_layernorm(h))])
+        return h + y.reshape(h.shape)
+
     def experts_of(self, h: mx.array) -> mx.array:
         """The experts that this layer's router would take for h [1, 1, H], the residual of the layer before."""
         return route(self.mlp.router.linear(self.post_attention_layernorm(h)[0]), self.mlp.top_k)[0][0]
@@ -49,8 +55,9 @@ class Layer:
 class Qwen35:
     """Tokens in, hidden states and logits out. All memory of a conversation is in the `State` handed in."""
 
-    def __init__(self, weights: Weights, c: TextConfig, experts: Sequence[Experts] = ()):
-        """`experts` are the routed experts of every layer if they are streamed; by default they are loaded."""
+    def __init__(self, weights: Weights, c: TextConfig, experts: Sequence[Experts] = (), mtp: bool = False):
+        """`experts` are the routed experts of every layer, and of the MTP head if there is one more, where they are
+        streamed; by default they are loaded. `mtp` loads that head."""
         self.config = c
         self.dtype = weights.dtype
         self.embed_tokens = weights.matrix("embed_tokens", c.vocab_size, c.hidden_size)
@@ -63,6 +70,10 @@ class Qwen35:
         self.lm_head = self.embed_tokens if tied else weights.matrix("lm_head", c.vocab_size, c.hidden_size)
         self.rope = Rope(c.rope)
         weights.settle()
+        self.mtp: Mtp | None = None
+        if mtp:
+            last = experts[c.num_layers] if experts else None
+            self.mtp = Mtp(weights, c, Layer(weights, "mtp.layers.0", FULL, c, last))
 
     def new_state(self) -> State:
         return State(self.config, self.dtype)
@@ -101,7 +112,7 @@ class Qwen35:
                 blocks[i] = layer.mix(blocks[i], rotary[i], layer_state)
                 routed.append(layer.mlp.route(layer.post_attention_layernorm(blocks[i])))
                 if isinstance(layer_state, Recurrent) and end in at_marks:
-                    at_marks[end].append(replace(layer_state))
+                    at_marks[end].append(layer_state.kept())
                 if len(edges) > 2:  # bound the temporaries
                     block = routed[-1]
                     mx.eval(blocks[i], block.rows, block.logits, block.ids, block.scores, block.shared)
@@ -123,9 +134,46 @@ class Qwen35:
         tell = self.layers[number + 1].mlp.experts.expect
         return None if tell is None else Guess(self.layers[number + 1].experts_of(h), tell)
 
+    def see(self, state: State, hidden: mx.array, ids: Sequence[int]) -> None:
+        """Let the MTP head see what the trunk has just computed: hidden [1, T, H] of the newest T of the tokens `ids`.
+
+        It sees all but the last token, whose follower is not known yet.
+        """
+        assert self.mtp is not None
+        tail = hidden if state.tail is None else mx.concatenate([state.tail, hidden], axis=1)
+        for start in range(0, tail.shape[1] - 1, BLOCK):
+            rows = tail[:, start : min(start + BLOCK, tail.shape[1] - 1)]
+            first = state.mtp.length + 1
+            followers = mx.array([_tokens(ids[first : first + rows.shape[1]])])
+            self.mtp(rows, self.embed_tokens.rows(followers, self.dtype), self.rope, state)
+            mx.async_eval(state.mtp.arrays)
+        state.tail = mx.contiguous(tail[:, -1:])
+
+    def draft(self, state: State, ids: Sequence[int], count: int) -> mx.array:
+        """Guess `count` tokens after `ids`, whose last one the trunk has not computed yet: int32 [1, count], lazy."""
+        assert self.mtp is not None
+        assert state.tail is not None
+        start = state.mtp.length
+        followers = mx.array([_tokens(ids[start + 1 :])])
+        hidden = self.mtp(state.tail, self.embed_tokens.rows(followers, self.dtype), self.rope, state)
+        length, guesses = state.mtp.length, []
+        while True:
+            hidden = hidden[:, -1:]
+            guesses.append(mx.argmax(self.logits(hidden), axis=-1).astype(mx.int32))
+            if len(guesses) == count:
+                break
+            hidden = self.mtp(hidden, self.embed_tokens.rows(guesses[-1], self.dtype), self.rope, state)
+        state.mtp.length = length  # rows of guesses are worth nothing
+        return mx.concatenate(guesses, axis=1)
+
     def logits(self, hidden: mx.array) -> mx.array:
         """[..., H] -> float32 [..., V]"""
         return self.lm_head.linear(hidden).astype(mx.float32)
+
+
+def _tokens(ids: Sequence[int]) -> list[int]:
+    """Ids as rows of the embedding; what stands for parts of a picture is negative and taken as any: guesses suffer."""
+    return [max(token, 0) for token in ids]
 
 
 def block_edges(tokens: int, marks: Sequence[int] = (), block: int = BLOCK) -> list[int]:

@@ -121,22 +121,29 @@ class ExpertStream:
 
 
 def geometry(
-    weights: Weights, layouts: Sequence[LayerLayout], c: TextConfig, vision: VisionConfig | None = None
+    weights: Weights,
+    layouts: Sequence[LayerLayout],
+    c: TextConfig,
+    vision: VisionConfig | None = None,
+    drafts: int = 0,
 ) -> Geometry:
-    """What a memory plan needs to know of this model; no tensor is read. `vision` is None for one that cannot see."""
+    """What a memory plan needs to know of this model; no tensor is read. `vision` is None for one that cannot see. With
+    `drafts` it has its MTP head, one more layer of attention, and keeps a state for each of so many tokens."""
     itemsize = weights.dtype.size
     tower = vision_nbytes(weights.tensors, itemsize) if vision else 0
     full = sum(kind == FULL for kind in c.layer_types)
+    linear, heads = c.num_layers - full, full + bool(drafts)
     delta = c.linear_num_value_heads * c.linear_value_head_dim * c.linear_key_head_dim * 4
     conv = (c.linear_conv_kernel_dim - 1) * c.conv_dim * itemsize
     return Geometry(
-        layers=c.num_layers,
+        layers=len(layouts),
         experts=c.num_experts,
         top_k=c.num_experts_per_tok,
         expert_nbytes=max(layout.expert_nbytes for layout in layouts),
-        trunk_nbytes=trunk_nbytes(weights.tensors, itemsize),
-        kv_per_token=full * 2 * c.num_key_value_heads * c.head_dim * itemsize,
-        state_nbytes=(c.num_layers - full) * (delta + conv),
+        trunk_nbytes=trunk_nbytes(weights.tensors, itemsize, mtp=bool(drafts)),
+        kv_per_token=heads * 2 * c.num_key_value_heads * c.head_dim * itemsize,
+        state_nbytes=linear * (delta + conv),
+        trail_nbytes=(drafts + 1) * linear * delta if drafts else 0,
         heads=c.num_attention_heads,
         hidden=c.hidden_size,
         intermediate=c.moe_intermediate_size,

@@ -161,6 +161,10 @@ class Weights:
         """Where the routed experts of every layer are; nothing is read."""
         return [layer_layout(self.tensors, f"layers.{i}.mlp", c.num_experts) for i in range(c.num_layers)]
 
+    def mtp_layout(self, c: TextConfig) -> LayerLayout:
+        """The same for the MTP head."""
+        return layer_layout(self.tensors, "mtp.layers.0.mlp", c.num_experts)
+
     def experts(self, mlp: str, E: int, intermediate: int, hidden: int) -> tuple[Matrix, Matrix]:
         """All routed experts of a layer: gate above up [E, 2 I, H] and down [E, H, I].
 
