@@ -10,6 +10,7 @@ use it). `--memory` streams the experts of the models named. Decode speed exclud
 import argparse
 import json
 import platform
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -19,16 +20,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a script, not in
 
 from qwen35_local.backends.mlx import MlxEngine
 from qwen35_local.checkpoint.locate import find_model
+from qwen35_local.errors import MemoryPlanError
 from scripts.miniature.items import read, some_of_each
 
+CONTEXT = 2048
 MODES = ("off", "1", "2", "3", "auto")
 
 
 def measured(model: str, memory: str | int | None, questions: list[Any], most: int) -> dict[str, dict[str, float]]:
     """Mode -> tokens per second (median of questions), tokens per pass, and their ratios to mode off."""
-    context = 2048
     path = find_model(model)
-    engines = {mode: MlxEngine(path, context, memory=memory, speculate=mode) for mode in MODES}
+    engines = {mode: MlxEngine(path, CONTEXT, memory=memory, speculate=mode) for mode in MODES}
     speeds: dict[str, list[float]] = {mode: [] for mode in MODES}
     try:
         for number, question in enumerate([questions[0], *questions]):  # the first warms up
@@ -54,6 +56,16 @@ def measured(model: str, memory: str | int | None, questions: list[Any], most: i
             engine.close()
 
 
+def least(model: str) -> int:
+    """Bytes just above the floor of the plan, so that most experts are on disk."""
+    try:
+        MlxEngine(find_model(model), CONTEXT, memory=1, speculate="3")
+    except MemoryPlanError as refused:
+        if floor := re.search(r"at least ([\d.]+) MB", str(refused)):
+            return int(float(floor[1]) * 1e6) + 5 * 10**5
+    raise SystemExit(f"{model} is too large to be streamed here")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
@@ -63,7 +75,7 @@ def main() -> None:
     args = parser.parse_args()
     items = [item for item in some_of_each(read(), 1) if item.thinking and "tool" not in item.family]
     questions = [list(item.messages) for item in items][: 4 if args.quick else 9]
-    runs = {"miniature, resident": ("miniature", None), "miniature, streamed": ("miniature", 312_500_000)}
+    runs = {"miniature, resident": ("miniature", None), "miniature, streamed": ("miniature", least("miniature"))}
     for model in args.model:
         runs[f"{Path(model).name}, resident"] = (model, None)
         if args.memory:

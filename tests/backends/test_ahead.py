@@ -1,12 +1,14 @@
 """Guessing ahead changes no answer: greedy tokens are equal, sampled ones are distributed as without."""
 
+import re
+
 import numpy as np
 import pytest
 
 import qwen35_local
 from qwen35_local.backends.mlx import MlxEngine
 from qwen35_local.engine import Completion, gather
-from qwen35_local.errors import UsageError
+from qwen35_local.errors import MemoryPlanError, UsageError
 from qwen35_local.miniature import path
 from scripts.miniature.items import read, some_of_each
 
@@ -87,7 +89,11 @@ def test_samples_have_the_models_distribution(guessing, count):
 
 
 def test_streamed_and_guessed_is_the_same(plain):
-    with MlxEngine(path(), 1024, memory=312_500_000, speculate=2) as engine:
+    with pytest.raises(MemoryPlanError) as refused:
+        MlxEngine(path(), 1024, memory=1, speculate=2)
+    floor = re.search(r"at least ([\d.]+) MB", str(refused.value))
+    assert floor is not None
+    with MlxEngine(path(), 1024, memory=int(float(floor[1]) * 1e6) + 10**6, speculate=2) as engine:
         assert not engine.plan.resident
         assert engine.experts is not None
         assert len(engine.experts.banks) == 9  # the head's experts are streamed as well
