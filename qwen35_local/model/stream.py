@@ -45,6 +45,8 @@ class ExpertStream:
         self._planned = tuple(slots)
         self.source = source
         self.lookahead = Lookahead(lookahead) if lookahead else None
+        for file in {file for layout in layouts for file in layout.files}:
+            source.open(file)  # from now on a change of any is noticed
         kinds = {layout.parts for layout in layouts}
         self._scratch = {parts: (Slots(parts, scratch), Slots(parts, scratch)) for parts in kinds}
         self.banks = tuple(

@@ -8,6 +8,9 @@ from faults import FaultyReader
 from make_checkpoint import write
 from pack_checkpoint import pack
 
+from qwen35_local.checkpoint.files import Checkpoint
+from qwen35_local.checkpoint.names import canonical
+from qwen35_local.experts.layout import LayerLayout, layer_layout
 from qwen35_local.experts.source import Source
 
 
@@ -19,6 +22,12 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def packed(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack(released, tmp_path_factory.mktemp("packed"), "mxfp4")
+
+
+@pytest.fixture(scope="session")
+def layout(packed: Path) -> LayerLayout:
+    tensors = {canonical(name): tensor for name, tensor in Checkpoint.open(packed).tensors.items()}
+    return layer_layout(tensors, "layers.2.mlp", 16)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The bank keeps its promises under random use: what a map names is there, and nobody's slot is given away."""
 
 import errno
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -9,19 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen35_local.checkpoint.files import Checkpoint
-from qwen35_local.checkpoint.names import canonical
 from qwen35_local.errors import ExpertReadError
 from qwen35_local.experts.bank import LayerBank, check
-from qwen35_local.experts.layout import LayerLayout, layer_layout
+from qwen35_local.experts.layout import LayerLayout
 from qwen35_local.experts.slots import Slots
 from qwen35_local.experts.source import Source
-
-
-@pytest.fixture(scope="module")
-def layout(packed: Path) -> LayerLayout:
-    tensors = {canonical(name): tensor for name, tensor in Checkpoint.open(packed).tensors.items()}
-    return layer_layout(tensors, "layers.2.mlp", 16)
 
 
 @pytest.fixture(scope="module")
