@@ -54,9 +54,10 @@ def run(args: argparse.Namespace) -> int:
         convert_directory(source, target, chosen_recipe(args), parts, meter)
     except KeyboardInterrupt:
         meter.close()
-        print("\nstopped; finished shards are kept, the same line goes on", file=sys.stderr)
+        print("stopped; finished shards are kept, the same line goes on", file=sys.stderr)
         return 130
-    meter.close()
+    finally:
+        meter.close()
     if args.json:
         print(json.dumps({"done": {"path": str(target), "bytes": plan.data_bytes}}))
     else:

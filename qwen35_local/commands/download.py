@@ -15,10 +15,9 @@ from ..hub.machine import Machine, this_machine
 from ..hub.manifest import Manifest
 from ..hub.place import free_space, occupied
 from ..hub.progress import Meter, duration, size
-from ..hub.recipe import recipe
 from ..hub.remote import list_repository
-from ..hub.store import convert_repository
-from .convert import add_quant, chosen_parts, chosen_recipe
+from ..hub.store import check_room, convert_repository, plan_repository
+from .convert import add_quant, chosen_parts, chosen_recipe, show
 from .expect import expectation
 
 
@@ -52,25 +51,29 @@ def run(args: argparse.Namespace) -> int:
     revision = args.revision or begun(target, repo)
     listing = list_repository(repo, revision, args.endpoint)
     plan = plan_download(listing, target, include)
-    if quant:
-        recipe(quant)  # a wrong name is refused before anything is fetched
+    policy = chosen_recipe(args, quant) if quant else None  # a wrong name is refused before anything is fetched
     rate = measure_rate(listing, max(plan.files, key=lambda f: f.size)) if args.dry_run else None
-    _show(args, plan, machine, build, rate)
-    if not quant:
+    _show(args, facts_of(plan, machine, build, rate, quant))
+    if policy is None:
         plan.check_disk()
     if args.dry_run:
+        if policy is not None:
+            conversion = plan_repository(listing, policy, chosen_parts(args))
+            show(conversion, target, args.json)
+            check_room(conversion, target, max(file.size for file in plan.files))
         return 0
     meter = Meter(plan.nbytes, len(plan.files), "fetched", quiet=args.json)
     try:
-        if quant:
-            convert_repository(listing, target, chosen_recipe(args, quant), chosen_parts(args), meter)
+        if policy is not None:
+            convert_repository(listing, target, policy, chosen_parts(args), meter)
         else:
             download(plan, meter)
     except KeyboardInterrupt:
         meter.close()
-        print(f"\nstopped at {size(meter.done)} of {size(plan.nbytes)}; to go on: {_same_line()}", file=sys.stderr)
+        print(f"stopped at {size(meter.done)} of {size(plan.nbytes)}; to go on: {_same_line()}", file=sys.stderr)
         return 130
-    meter.close()
+    finally:
+        meter.close()
     stored = occupied(target)
     result = {"path": str(target), "files": len(plan.files), "bytes": stored, "received": meter.received}
     if args.json:
@@ -111,10 +114,7 @@ def _say_present(args: argparse.Namespace, target: Path, manifest: Manifest) -> 
     return 0
 
 
-def _show(
-    args: argparse.Namespace, plan: DownloadPlan, machine: Machine, build: Build | None, rate: float | None
-) -> None:
-    facts = facts_of(plan, machine, build, rate)
+def _show(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     if args.json:
         print(json.dumps({"plan": facts}), flush=True)
         return
@@ -124,9 +124,16 @@ def _show(
     sys.stdout.flush()
 
 
-def facts_of(plan: DownloadPlan, machine: Machine, build: Build | None, rate: float | None) -> dict[str, Any]:
-    """The plan as plain values, bytes and seconds."""
-    takes = plan.missing if build is None or build.how != "convert" else max(build.stored - plan.here, 0)
+def facts_of(
+    plan: DownloadPlan, machine: Machine, build: Build | None, rate: float | None, quant: str = ""
+) -> dict[str, Any]:
+    """The plan as plain values, bytes and seconds. What a conversion leaves is known before its headers are here only
+    for builds of the catalogue."""
+    disk = {"free": plan.free}
+    if not quant:
+        disk["after"] = plan.free - plan.missing
+    elif build is not None and build.quant == quant:
+        disk["after"] = plan.free - max(build.stored - plan.here, 0)
     facts: dict[str, Any] = {
         "model": f"{plan.listing.repo} at {plan.listing.commit[:12]}",
         "licence": plan.listing.licence,
@@ -134,7 +141,7 @@ def facts_of(plan: DownloadPlan, machine: Machine, build: Build | None, rate: fl
         "files": len(plan.files),
         "bytes": plan.nbytes,
         "here": plan.here,
-        "disk": {"free": plan.free, "after": plan.free - takes},
+        "disk": disk,
         "machine": str(machine),
         "runs with": build.runs_with if build else ("llama.cpp" if plan.files[-1].path.endswith(".gguf") else "MLX"),
     }
@@ -150,7 +157,7 @@ def _said(name: str, value: Any) -> str:
         case "bytes" | "here":
             return size(value) + (" (of an earlier try)" if name == "here" else "")
         case "disk":
-            return f"{size(value['free'])} free now, {size(value['after'])} after"
+            return f"{size(value['free'])} free now" + (f", {size(value['after'])} after" if "after" in value else "")
         case "rate":
             return f"{size(value['bytes per second'])}/s on one connection: about {duration(value['seconds'])} or less"
         case _:

@@ -95,6 +95,9 @@ class Meter:
             self._out.flush()
 
     def close(self) -> None:
-        if not self._quiet and self._tty and self._drawn > 0:
-            self._out.write("\r\x1b[K")
-            self._out.flush()
+        """Take the line away, so that what is said next has its own; once, and late bytes do not bring it back."""
+        with self._lock:
+            if not self._quiet and self._tty and self._drawn > 0:
+                self._out.write("\r\x1b[K")
+                self._out.flush()
+            self._quiet = True

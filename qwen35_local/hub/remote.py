@@ -2,6 +2,7 @@
 so that tokens, endpoints and offline mode follow its own rules."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,7 +108,8 @@ def _in_words(repo: str, revision: str | None, endpoint: str) -> Iterator[None]:
     except DownloadError:
         raise
     except Exception as error:  # the transport's own errors: their class changed with every major of huggingface_hub
-        raise DownloadError(f"cannot reach {endpoint}: {str(error) or type(error).__name__}") from error
+        reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+        raise DownloadError(f"cannot reach {endpoint}: {reason}") from error
 
 
 def http_reason(status: object, what: str, endpoint: str) -> str:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..checkpoint.files import INDEX, Checkpoint
@@ -76,8 +77,12 @@ def convert_repository(
         place.claim(REPOSITORY, source_of(listing))
         fetcher = Fetcher(listing, place.path / SOURCE, meter, patience)
         fetcher.fetch_all(small)
-        skeleton = fetch_skeleton(listing, weights, place.path / SOURCE, place.path / SKELETON)
-        conversion = plan_conversion(skeleton.tensors, recipe, parts.vision, parts.mtp)
+        try:
+            skeleton = fetch_skeleton(listing, weights, place.path / SOURCE, place.path / SKELETON)
+            conversion = plan_conversion(skeleton.tensors, recipe, parts.vision, parts.mtp)
+        except CheckpointError:  # never a release: nothing here is worth going on from
+            shutil.rmtree(place.path)
+            raise
         largest = max(f.size for f in weights)
         roomy = room_needed(conversion, target, AT_ONCE * largest) + MARGIN <= free_space(target)
         at_once = AT_ONCE if roomy else 1  # a tight disk costs time: nothing arrives while a shard is converted
@@ -88,6 +93,17 @@ def convert_repository(
         meter.had(unused)
         entries = _stream(place.path, conversion.shards, remote, fetcher, meter, at_once)
         return _finish(place, conversion, skeleton.config, place.path / SOURCE, entries, source_of(listing))
+
+
+def plan_repository(listing: Listing, recipe: Recipe, parts: Parts) -> Conversion:
+    """The conversion of a repository from its headers, a few megabytes; nothing of it is kept."""
+    weights, small = split(listing)
+    with TemporaryDirectory() as folder:
+        path = Path(folder)
+        wanted = [file for file in small if file.path in (INDEX, "config.json")]
+        Fetcher(listing, path / SOURCE, Meter(1, 1, "fetched", quiet=True)).fetch_all(wanted)
+        skeleton = fetch_skeleton(listing, weights, path / SOURCE, path / SKELETON)
+        return plan_conversion(skeleton.tensors, recipe, parts.vision, parts.mtp)
 
 
 def split(listing: Listing) -> tuple[tuple[RemoteFile, ...], tuple[RemoteFile, ...]]:
