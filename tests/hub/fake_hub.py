@@ -137,6 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "resolve" and hub.is_lfs(name):
             etag = fault.etag or hashlib.sha256(hub.files[name]).hexdigest()
             headers = {"Location": f"{hub.cdn}/cdn/{name}?signed=1", "X-Linked-ETag": f'"{etag}"'}
+            headers |= {"X-Linked-Size": str(len(hub.files[name])), "X-Repo-Commit": COMMIT}
             return self._reply(302, b"", headers)
         return self._file(request, fault, hub.files[name] if fault.data is None else fault.data)
 
@@ -178,6 +179,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
         self.send_header("Content-Length", str(end - start))
         self.send_header("Content-Type", "application/octet-stream")
+        if request.kind == "resolve":
+            self.send_header("ETag", f'"{fault.etag or git_hash(data)}"')
+            self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
         if self.command == "HEAD":
             return

@@ -1,8 +1,12 @@
 """`qwen35 download` as it is typed."""
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
+import make_checkpoint
 import pytest
 
 from hub.fake_hub import COMMIT, FakeHub
@@ -69,3 +73,73 @@ def test_offline_without_the_model(hub, capsys, monkeypatch):
     code, out = command(capsys, *words(hub))
     assert code == 2
     assert "HF_HUB_OFFLINE is set" in out
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    path = make_checkpoint.write(tmp_path_factory.mktemp("release") / "src", "tiny", "BF16", shards=3)
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def test_a_conversion_is_planned_from_headers(release, hub, home, capsys, monkeypatch):
+    hub.files = dict(release)
+    code, out = command(capsys, *words(hub, "--quant", "mixed", "--dry-run", "--json"))
+    plans = [json.loads(line)["plan"] for line in out.splitlines()]
+    assert code == 0
+    assert "after" not in plans[0]["disk"]
+    assert plans[1]["classes"]["routed experts"]["as"] == {"mxfp4": 24}
+    assert 0 < plans[1]["bytes"] < plans[1]["source bytes"]
+    assert not home.exists()
+    monkeypatch.setattr("qwen35_local.hub.store.free_space", lambda path: 5_000_000)
+    code, out = command(capsys, *words(hub, "--quant", "mixed", "--dry-run"))
+    assert code == 2
+    assert "free, but the disk of" in out
+    assert "has 5.0 MB: free 1.1 GB, or choose another disk" in out
+
+
+def test_what_is_no_release_leaves_nothing_behind(release, hub, home, tmp_path, capsys):
+    """A checkpoint that is quantised already: found out after its headers came."""
+    hub.files = dict(release)
+    code, _ = command(capsys, *words(hub, "--quant", "mxfp4"))
+    assert code == 0
+    hub.files = {file.name: file.read_bytes() for file in (home / "model-mxfp4").iterdir()}
+    code, out = command(capsys, *words(hub, "--quant", "affine4", "--endpoint", hub.endpoint))
+    assert code == 2
+    assert "already" in out
+    assert [path.name for path in home.iterdir()] == ["model-mxfp4"]
+
+
+def test_a_home_that_is_not_there_yet_and_one_that_cannot_be_written(hub, home, capsys, monkeypatch):
+    monkeypatch.delenv("QWEN35_MODELS")
+    monkeypatch.setenv("HOME", str(home / "not" / "there"))
+    code, out = command(capsys, *words(hub))
+    assert code == 0
+    assert (home / "not" / "there" / ".qwen35" / "models" / "model" / "config.json").exists()
+    real = Path.mkdir
+
+    def mkdir(self: Path, *args: Any, **options: Any) -> None:
+        if "read-only" in str(self):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        real(self, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    monkeypatch.setenv("HOME", str(home / "read-only"))
+    code, out = command(capsys, *words(hub))
+    assert code == 2
+    assert "cannot be written (Read-only file system): choose another place" in out
+    assert "Traceback" not in out
+
+
+def test_a_whole_hub_cache_serves_offline(release, tokenizer_spec, tmp_path, capsys, monkeypatch):
+    """What huggingface_hub itself fetched opens, is listed and verified without a network."""
+    from huggingface_hub import constants, snapshot_download
+
+    files = dict(release) | {"tokenizer.json": json.dumps(tokenizer_spec).encode()}
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with FakeHub(files) as hub:
+        snapshot_download("me/model", endpoint=hub.endpoint, cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "in the Hub cache" in command(capsys, "list")[1]
+    code, out = command(capsys, "verify", "me/model", "--no-forward")
+    assert code == 0
+    assert "files are what the Hub's cache says they should be" in out
