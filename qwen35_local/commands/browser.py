@@ -13,12 +13,10 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from ..engine import SAMPLING_FIELDS
 from ..errors import BackendUnavailable, UsageError
 from .chat import LOCAL_SERVER, running_server
-from .options import model_options
 
 HOST = "127.0.0.1"
 PATIENCE = 0.2  # seconds between two looks whether the server answers
@@ -106,8 +104,11 @@ def wait_for(server: subprocess.Popen[bytes], url: str) -> None:
 
 def model_flags(args: argparse.Namespace) -> list[str]:
     """What was said of the model, for `qwen35 serve`."""
-    said: dict[str, Any] = {"model": args.model, **model_options(args)}
-    return [part for name, value in said.items() if value is not None for part in (_flag(name), str(value))]
+    names = ("model", "context", "memory", "dtype", "backend", "hot_set", "lookahead")
+    names += ("gpu_layers", "cpu_experts", "threads")
+    said = {name: value for name in names if (value := getattr(args, name)) is not None}
+    flags = [part for name, value in said.items() for part in (_flag(name), str(value))]
+    return [*flags, *(["--direct"] if args.direct else [])]
 
 
 def answer_flags(args: argparse.Namespace) -> list[str]:

@@ -3,12 +3,14 @@
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import open as open_engine
-from ..config import Settings
+from ..backends import gguf_of
+from ..config import Settings, Streaming
 from ..engine import SAMPLING_FIELDS, Engine, Message
 from ..errors import BackendUnavailable, UsageError
 from ..events import Progress
@@ -79,7 +81,15 @@ def open_chat(args: argparse.Namespace, on_progress: Callable[[Progress], None])
 
 
 def open_model(args: argparse.Namespace, model: str, on_progress: Callable[[Progress], None]) -> Engine:
-    return open_engine(model, **model_options(args), on_progress=on_progress)
+    options = model_options(args)
+    if streams(args, model):
+        options["streaming"] = replace(options["streaming"] or Streaming(), layer_stats=True)
+    return open_engine(model, **options, on_progress=on_progress)
+
+
+def streams(args: argparse.Namespace, model: str) -> bool:
+    """Whether the model runs where experts can be streamed, and so have numbers to show."""
+    return args.backend != "llama.cpp" and gguf_of(model) is None
 
 
 def running_server(args: argparse.Namespace, timeout: float = 0.5) -> "RemoteEngine | None":

@@ -2,7 +2,7 @@
 
 from tui.chat.facts import Facts
 from tui.palette import PLAIN
-from tui.screens.numbers import rows
+from tui.screens.numbers import layer_lines, rows
 from tui.widgets.status import line, size, sparkline
 
 
@@ -37,3 +37,25 @@ def test_numbers_of_a_backend_are_flattened():
     assert found["answer tokens"] == "3"
     assert found["experts: hit rate"] == "0.5"
     assert found["experts: bytes read"] == "2.0 KiB"
+
+
+def test_every_layer_has_a_line():
+    layers = [
+        {"hit_rate": 0.75, "bytes_read": 3 << 20, "stall_seconds": 0.25, "slots": 20},
+        {"hit_rate": 0.0, "bytes_read": 0, "stall_seconds": 0.0, "slots": 4},
+    ]
+    first, second = (text.plain for text in layer_lines(layers, PLAIN))
+    assert first.split() == [
+        "0",
+        "━" * 15 + "─" * 5,
+        "75%",
+        "20",
+        "slots",
+        "3.0",
+        "MiB",
+        "read",
+        "0.250",
+        "s",
+        "waited",
+    ]
+    assert second.startswith("    1  " + "─" * 20 + "   0%")

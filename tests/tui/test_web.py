@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from qwen35_local.commands.browser import allowed, free_port
+from qwen35_local.cli import parser
+from qwen35_local.commands.browser import allowed, answer_flags, free_port, model_flags
 
 pytest.importorskip("textual_serve")
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,30 @@ ROOT = Path(__file__).parents[2]
 )
 def test_who_may_come(host: str | None, origin: str | None, upgrade: bool, wanted: bool):
     assert allowed(host, origin, 9, upgrade) is wanted
+
+
+def test_what_was_said_reaches_the_server_and_the_app():
+    """Every flag that is handed on means the same there."""
+    chat = ["--model", "m", "--context", "64", "--memory", "2GB", "--hot-set", "h", "--direct", "--threads", "3"]
+    answer = ["--system", "Be brief.", "--no-think", "--temperature", "0.5", "--stop", "x", "--max-tokens", "9"]
+    said = parser("chat").parse_args(["chat", *chat, *answer])
+    served = parser("serve").parse_args(["serve", *model_flags(said)])
+    names = (
+        "model",
+        "context",
+        "memory",
+        "dtype",
+        "backend",
+        "hot_set",
+        "lookahead",
+        "direct",
+        "gpu_layers",
+        "threads",
+    )
+    assert [getattr(served, name) for name in names] == [getattr(said, name) for name in names]
+    shown = parser("chat").parse_args(["chat", *answer_flags(said)])
+    names = ("system", "no_think", "temperature", "stop", "max_tokens", "seed")
+    assert [getattr(shown, name) for name in names] == [getattr(said, name) for name in names]
 
 
 @pytest.fixture

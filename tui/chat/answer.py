@@ -1,8 +1,9 @@
 """An answer that is being written: events in, the state of its turn out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from time import monotonic
+from typing import Any
 
 from qwen35_local.events import Done, Event, Progress, Reasoning, Text, ToolCall
 
@@ -28,6 +29,7 @@ class Answer:
         self.done: Done | None = None
         self.tokens = 0
         self.first_at = 0.0  # monotonic seconds of the first piece
+        self.layers: tuple[Mapping[str, Any], ...] = ()  # what each layer read, once it is over; too much to keep
 
     def feed(self, events: Iterable[Event]) -> str:
         """Take events; returns the new text of the answer, made safe to draw."""
@@ -90,6 +92,10 @@ class Answer:
         stats = {}
         if done is not None:
             usage, figures = done.usage, done.stats
+            extra = {k: v for k, v in figures.extra.items() if isinstance(v, int | float | str | dict)}
+            if isinstance(experts := extra.get("experts"), dict):
+                self.layers = tuple(experts.get("layers", ()))
+                extra["experts"] = {name: value for name, value in experts.items() if name != "layers"}
             stats = {
                 "prompt": usage.prompt_tokens,
                 "cached": usage.cached_tokens,
@@ -98,7 +104,7 @@ class Answer:
                 "prompt_speed": figures.prompt_tps,
                 "first": figures.time_to_first_token,
                 "memory": figures.peak_memory,
-                "extra": {k: v for k, v in figures.extra.items() if isinstance(v, int | float | str | dict)},
+                "extra": extra,
             }
             if status == "done" and done.finish_reason == "length":
                 status = "length"

@@ -5,8 +5,9 @@ The app calls `poll` a few times a second and draws what it reports; everything 
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from qwen35_local.engine import ChatRequest, Message
 from qwen35_local.errors import Qwen35Error
@@ -45,6 +46,7 @@ class Talk:
         self._rounds = 0
         self._reply: Reply | None = None
         self.answer: Answer | None = None
+        self.layers: tuple[Mapping[str, Any], ...] = ()  # of the last answer, if its experts were streamed
         self.notice = history.notice
         self.chat = new_id()
         self.tree = Tree()
@@ -185,6 +187,7 @@ class Talk:
     def _finish(self, status: Status, error: str = "") -> Turn:
         assert self.answer is not None
         turn = self.answer.ended(status, error)
+        self.layers = self.answer.layers
         self.answer = self._reply = None
         self._put(turn)
         self.flush()

@@ -1,6 +1,6 @@
 """All numbers of one answer, and of the engine that gave it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -12,9 +12,10 @@ from qwen35_local.engine import EngineInfo
 
 from ..palette import Palette
 from ..safe import printable
-from ..widgets.status import size
+from ..widgets.status import bar, size
 from .dialog import Dialog
 
+HITS = 20  # cells of a bar
 UNITS = {"speed": " tok/s", "prompt_speed": " tok/s", "first": " s"}
 NAMES = {
     "prompt": "prompt tokens",
@@ -61,18 +62,52 @@ def _flat(values: Mapping[str, Any], before: str) -> list[tuple[str, str]]:
     return found
 
 
+def layer_lines(layers: Sequence[Mapping[str, Any]], palette: Palette) -> list[Text]:
+    """A line for each layer: how often an expert was in memory, what was read, how long the model waited for it."""
+    lines = []
+    for number, layer in enumerate(layers):
+        hits = float(layer.get("hit_rate", 0.0))
+        style = palette.dim if hits >= 0.5 else palette.warning
+        line = Text(f"{number:5}  ", palette.dim)
+        line.append_text(bar(hits, HITS, palette, style)).append(f" {hits:4.0%}", palette.base)
+        line.append(f"  {layer.get('slots', 0):4} slots  {size(layer.get('bytes_read', 0)):>9} read", palette.dim)
+        line.append(f"  {layer.get('stall_seconds', 0.0):7.3f} s waited", palette.dim)
+        lines.append(line)
+    return lines
+
+
 class NumbersScreen(Dialog[None]):
-    def __init__(self, palette: Palette, info: EngineInfo | None, stats: Mapping[str, Any]):
+    """`plan` is that of the memory; `layers` what each read for the last answer, where experts are streamed."""
+
+    def __init__(
+        self,
+        palette: Palette,
+        info: EngineInfo | None,
+        stats: Mapping[str, Any],
+        plan: Mapping[str, int],
+        layers: Sequence[Mapping[str, Any]] = (),
+    ):
         super().__init__()
-        self._palette, self._rows = palette, rows(info, stats)
+        self._palette, self._layers = palette, layers
+        self._groups = {"": rows(info, stats)}
+        self._groups["memory plan"] = [(name, size(nbytes)) for name, nbytes in plan.items() if nbytes]
 
     def compose(self) -> ComposeResult:
-        text = Text()
-        for name, value in self._rows:
-            text.append(f"{name:>26}  ", self._palette.dim)
-            text.append(value + "\n", self._palette.base)
         with Vertical(id="frame") as frame:
             frame.border_title = "Numbers"
             with VerticalScroll() as scroll:
                 scroll.styles.height = "auto"
-                yield Static(text if self._rows else Text("nothing is known yet"))
+                yield Static(self._text())
+
+    def _text(self) -> Text:
+        text = Text()
+        for title, group in self._groups.items():
+            if title and group:
+                text.append(f"\n{title}\n", self._palette.heading)
+            for name, value in group:
+                text.append(f"{name:>34}  ", self._palette.dim)
+                text.append(value + "\n", self._palette.base)
+        if self._layers:
+            text.append("\nexperts of every layer, for the last answer\n", self._palette.heading)
+            text.append_text(Text("\n").join(layer_lines(self._layers, self._palette)))
+        return text if text else Text("nothing is known yet")

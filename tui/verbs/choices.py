@@ -94,7 +94,8 @@ class ChoiceVerbs(Group):
     def slash_stats(self, argument: str) -> None:
         answers = [turn.stats for turn in self._talk.tree.path() if turn.stats]
         palette = self._app.palette
-        self._app.push_screen(NumbersScreen(palette, self._screen.host.info, answers[-1] if answers else {}))
+        host, last = self._screen.host, answers[-1] if answers else {}
+        self._app.push_screen(NumbersScreen(palette, host.info, last, host.plan, self._talk.layers))
 
     def slash_help(self, argument: str) -> None:
         groups = (
