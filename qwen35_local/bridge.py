@@ -196,6 +196,11 @@ class Worker:
         self._thread.start()
 
     @property
+    def running(self) -> bool:
+        """Whether the thread is there still, as it is after a `close` that did not wait long enough."""
+        return self._thread.is_alive()
+
+    @property
     def active(self) -> int:
         return len(self._active)
 

@@ -33,7 +33,7 @@ ALLOWED = {
     "backends": SEAMS
     | {"generate", "sampling", "chat", "checkpoint", "model", "experts", "gguf", "media", "hub", "miniature"},
     "server": SEAMS | {"bridge", "chat"},
-    "tui": SEAMS | {"bridge"},
+    "tui": SEAMS | {"bridge", "media"},
     "__init__": SEAMS | {"backends"},
 }
 FREE = {"cli", "commands"}

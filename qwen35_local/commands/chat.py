@@ -1,6 +1,7 @@
 """`qwen35 chat`: the terminal app where there is a terminal, a conversation in plain lines elsewhere."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -66,6 +67,9 @@ def run_app(args: argparse.Namespace, options: dict[str, Any], settings: Setting
         "cells" if settings.web else ask_terminal(settings.graphics),
     )
     app.run()
+    if app.host.running:  # in the middle of a long step of the backend, which Python's own end would abort noisily
+        sys.stdout.flush()
+        os._exit(app.return_code or 0)
     return app.return_code or 0
 
 

@@ -4,17 +4,19 @@ import base64
 import io
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from driven import png
-from hypothesis import given
-from hypothesis import strategies as st
+from driven import png, run
 from PIL import Image
 
-from qwen35_local.errors import MediaError
+from qwen35_local.errors import MediaError, Qwen35Error
 from tui.chat.turns import Media
+from tui.palette import PLAIN
+from tui.screens.preview import Canvas
 from tui.vision.cells import fitted, strips
-from tui.vision.cost import LEAST, MOST, UNIT, shown_size, tokens
+from tui.vision.cost import price
+from tui.vision.frames import clock, frames_at, grid
 from tui.vision.load import decoded, load, media_of
 from tui.vision.painter import Painter
 from tui.vision.pasted import data_uri, media_paths
@@ -74,19 +76,76 @@ def test_a_clip_is_known_by_its_bytes():
     assert media_of(b"\0\0\0\x18ftypmp42....", "a.mp4").kind == "video"
 
 
-@given(st.integers(1, 6000), st.integers(1, 6000))
-def test_the_size_shown_keeps_to_the_rule(width: int, height: int):
-    w, h = shown_size(width, height)
-    assert w % UNIT == h % UNIT == 0
-    if max(width, height) < 50 * min(width, height):
-        assert LEAST * 0.9 <= w * h <= MOST * 1.05
-    assert tokens(width, height) == w * h // UNIT**2 + 2
+@pytest.mark.parametrize(
+    ("size", "shown", "cost"), [((640, 400), (640, 384), 242), ((256, 256), (256, 256), 66), ((30, 30), (256, 256), 66)]
+)
+def test_known_costs(size: tuple[int, int], shown: tuple[int, int], cost: int):
+    sight = price(Media("x", "image", png(size), size))
+    assert (sight.stored, sight.shown, sight.tokens) == (size, shown, cost)
+    assert sight.note == f"{size[0]}×{size[1]} → {shown[0]}×{shown[1]} · {cost} tokens"
 
 
-def test_known_costs():
-    assert shown_size(640, 400) == (640, 384)
-    assert tokens(256, 256) == 66
-    assert shown_size(8192, 8192) == (4096, 4096)
+@pytest.fixture
+def clip() -> Media:
+    """Three seconds, red, then green, then blue."""
+    av = pytest.importorskip("av")
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(30):
+            color = ("red", "lime", "blue")[number // 10]
+            container.mux(stream.encode(av.VideoFrame.from_image(Image.new("RGB", (64, 48), color))))
+        container.mux(stream.encode())
+    return media_of(buffer.getvalue(), "three.mp4")
+
+
+def test_frames_of_a_clip_are_those_at_its_times(clip: Media):
+    sight = price(clip)
+    assert clip.kind == "video"
+    assert len(sight.seconds) == 3  # six frames, in pairs
+    frames = frames_at(clip, sight.seconds)
+    assert [frame.seconds for frame in frames] == list(sight.seconds)
+    middles = [decoded(frame.media.data, "x", (64, 64)).getpixel((32, 24)) for frame in frames]
+    assert [max(range(3), key=pixel.__getitem__) for pixel in middles] == [0, 1, 2]  # type: ignore[union-attr]
+    lines = [strip.text for strip in grid(frames, 32, 15, 5, PLAIN)]
+    assert lines[0].count("▀") == 2 * fitted((64, 48), 15, 5)[0]
+    assert [line.split() for line in lines if "▀" not in line] == [
+        [clock(sight.seconds[0]), clock(sight.seconds[1])],
+        [clock(sight.seconds[2])],
+    ]
+
+
+@run
+async def test_the_pane_shows_frames_and_times_then_the_models_own_price(drive, clip: Media, tmp_path: Path):
+    path = tmp_path / "three.mp4"
+    path.write_bytes(clip.data)
+    picture = tmp_path / "a.png"
+    picture.write_bytes(png((100, 60)))
+    async with drive(["ok"], vision=True, size=(100, 40)) as d:
+        d.engine.look = lambda part: SimpleNamespace(  # another model's rules
+            key="k", rows=2, columns=3, seconds=None, notice="small", size=(100, 60)
+        )
+        await d.say(f"/image {picture}")
+        pane = d.app.chat.pictures
+        await d.until(lambda: pane.picked[0].sight and pane.picked[0].sight.shown == (96, 64))
+        shown = [strip.text.strip() for strip in pane._drawn(32)]
+        assert "1 to send · 8 tokens" in shown
+        assert "small" in shown
+        del d.engine.look
+        await d.say(f"/image {path}")
+        await d.until(lambda: pane.picked[-1].frames)
+        text = "\n".join(strip.text for strip in pane._drawn(32))
+        for frame in pane.picked[-1].frames:
+            assert clock(frame.seconds) in text
+        d.app.chat.pictures.focus()
+        await d.press("enter")
+        await d.until(lambda: d.app.screen.query_one(Canvas)._frames)
+
+
+def test_a_damaged_clip_says_so():
+    with pytest.raises(Qwen35Error):
+        price(Media("x", "video", b"\0\0\0\x18ftypmp42....", (0, 0)))
 
 
 def test_half_blocks_are_two_pixels():

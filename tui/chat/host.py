@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from qwen35_local.bridge import Answer, OpenEngine, Worker
-from qwen35_local.engine import ChatRequest, Engine, EngineInfo
+from qwen35_local.engine import ChatRequest, Engine, EngineInfo, ImagePart, Seen, VideoPart
 from qwen35_local.errors import Qwen35Error
 from qwen35_local.events import Done, Event, Progress
 
@@ -128,9 +128,17 @@ class EngineHost:
         """Queue a request; it waits for the model if that is still loading."""
         return Reply(self._worker, request)
 
+    async def look(self, part: ImagePart | VideoPart) -> Seen:
+        """What the model sees of a picture, once it is loaded. Raises MediaError, or Gone if there is no engine."""
+        return await self._worker.call(lambda engine: engine.look(part))
+
     def close(self, timeout: float = 2.0) -> None:
-        """Stop what runs and close the engine; waits at most `timeout` seconds."""
+        """Stop what runs and close the engine; waits `timeout` seconds at most. `running` says if it still does."""
         self._worker.close(timeout)
+
+    @property
+    def running(self) -> bool:
+        return self._worker.running
 
 
 def sentence(error: BaseException) -> str:

@@ -22,7 +22,7 @@ class Media:
     max_pixels: int | None = None
 
     @property
-    def part(self) -> Part:
+    def part(self) -> ImagePart | VideoPart:
         return (ImagePart if self.kind == "image" else VideoPart)(self.data, self.max_pixels)
 
 

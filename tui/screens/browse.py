@@ -12,9 +12,9 @@ from textual.widgets.option_list import Option
 
 from qwen35_local.errors import MediaError
 
+from ..palette import Palette
 from ..safe import one_line
 from ..vision.load import is_media, load
-from ..vision.painter import Painter
 from .dialog import Dialog
 from .preview import Canvas
 
@@ -29,10 +29,10 @@ class BrowseScreen(Dialog[Path]):
     BrowseScreen OptionList { width: 1fr; max-height: 100%; height: 100%; }
     """
 
-    def __init__(self, folder: Path, painter: Painter):
+    def __init__(self, folder: Path, palette: Palette):
         super().__init__()
         self._folder = folder
-        self._painter = painter
+        self._palette = palette
         self._entries: list[Path] = []
 
     def compose(self) -> ComposeResult:
@@ -40,7 +40,7 @@ class BrowseScreen(Dialog[Path]):
             frame.border_title = "Pictures"
             with Horizontal():
                 yield OptionList(id="entries", markup=False)
-                yield Canvas(None, self._painter)
+                yield Canvas(None, self._palette)
             yield Static("Enter opens or attaches · ← folder above · Esc closes", id="hint", markup=False)
 
     def on_mount(self) -> None:

@@ -180,7 +180,7 @@ class ChatScreen(Screen):
     @on(Pictures.Preview)
     def _preview(self, event: Pictures.Preview) -> None:
         media = self.pictures.media
-        self.app.push_screen(PreviewScreen(media, self._palette.painter, media.index(event.media)))
+        self.app.push_screen(PreviewScreen(media, self._palette, media.index(event.media)))
 
     def warn_blind(self) -> None:
         """Say in the pane that the model cannot see, once that is known."""

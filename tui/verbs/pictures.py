@@ -1,13 +1,16 @@
 """Verbs of pictures: attach by path, paste, clipboard or browser; look at them."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from qwen35_local.errors import MediaError
+from qwen35_local.errors import MediaError, Qwen35Error
 
 from ..chat.turns import Media
 from ..screens.browse import BrowseScreen
 from ..screens.preview import PreviewScreen
+from ..vision.cost import Sight, price
+from ..vision.frames import frames_at
 from ..vision.load import from_clipboard, is_media, load, media_of
 from ..vision.pasted import data_uri, media_paths
 from ..widgets.composer import Composer
@@ -21,7 +24,35 @@ class PictureVerbs(Group):
         """Add a picture to the next question."""
         picked = self._screen.pictures.add(media)
         self._screen.composer.take(f"{picked.token} ")
+        self.study(media)
         self._screen.warn_blind()
+
+    def study(self, media: Media) -> None:
+        """Find out, beside everything else, what the model is shown of a picture."""
+        self._screen.run_worker(self._study(media), exit_on_error=False)
+
+    async def _study(self, media: Media) -> None:
+        """By the released rules at once, then by those of the model when it is loaded, if they differ."""
+        pictures = self._screen.pictures
+        try:
+            sight = await asyncio.to_thread(price, media)
+            pictures.learn(media, sight=sight)
+            await self._decode(media, sight)
+        except Qwen35Error as error:
+            pictures.learn(media, trouble=str(error))
+            return
+        try:
+            seen = Sight.of(await self._screen.host.look(media.part))
+        except Qwen35Error:
+            return  # a blind model, or a server: the pane says so itself
+        pictures.learn(media, sight=seen)
+        if seen.seconds != sight.seconds:
+            await self._decode(media, seen)
+
+    async def _decode(self, media: Media, sight: Sight) -> None:
+        if sight.seconds:
+            frames = await asyncio.to_thread(frames_at, media, sight.seconds)
+            self._screen.pictures.learn(media, frames=frames)
 
     def attach_paths(self, paths: list[Path]) -> None:
         for path in paths:
@@ -58,7 +89,7 @@ class PictureVerbs(Group):
     def on_pictures(self, turn: int, detail: str = "") -> None:
         media = next((t.media for t in reversed(self._talk.tree.path(turn)) if t.media), ())
         if media:
-            self._app.push_screen(PreviewScreen(media, self._app.palette.painter))
+            self._app.push_screen(PreviewScreen(media, self._app.palette))
         else:
             self._screen.say("there is no picture up to this message")
 
@@ -75,7 +106,7 @@ class PictureVerbs(Group):
                 self.attach_paths([path])
 
         folder = Path(argument).expanduser() if argument else Path.cwd()
-        self._app.push_screen(BrowseScreen(folder, self._app.palette.painter), chosen)
+        self._app.push_screen(BrowseScreen(folder, self._app.palette), chosen)
 
     def slash_clipboard(self, argument: str) -> None:
         def attach() -> None:

@@ -23,8 +23,7 @@ class TurnVerbs(Group):
         self._screen.composer.put("")
         self._screen.pictures.clear()
         for media in path[-1].media:
-            picked = self._screen.pictures.add(media)
-            self._screen.composer.take(f"{picked.token} ")
+            self._screen.verbs.attach(media)
         self._screen.composer.put(self._screen.composer.text + path[-1].text)
         self._screen.composer.focus()
         self._screen.say("editing: Enter asks it as a branch beside the old one, Esc leaves it as it was")

@@ -1,29 +1,52 @@
-"""What a picture costs: the size the model is shown and the tokens that takes.
+"""What a picture or clip costs: the size the model is shown, the tokens that takes, and when a clip's frames are.
 
-The rule of the released preprocessor: sides are rounded to multiples of 32 (patches of 16, merged in twos), and the
-area kept between 256² and 4096² pixels.
+The engine knows this of its own model; until it is loaded, and for servers, the released model's rules are used.
 """
 
-import math
+from dataclasses import dataclass
 
-UNIT = 32
-LEAST, MOST = 256 * 256, 4096 * 4096
+from qwen35_local.engine import Seen
 
+from ..chat.turns import Media
 
-def shown_size(width: int, height: int, max_pixels: int | None = None) -> tuple[int, int]:
-    """Width and height in pixels after resizing, multiples of 32."""
-    most = min(MOST, max_pixels or MOST)
-    w, h = (max(UNIT, round(side / UNIT) * UNIT) for side in (width, height))
-    if w * h > most:
-        scale = math.sqrt(width * height / most)
-        w, h = (max(UNIT, math.floor(side / scale / UNIT) * UNIT) for side in (width, height))
-    elif w * h < LEAST:
-        scale = math.sqrt(LEAST / (width * height))
-        w, h = (math.ceil(side * scale / UNIT) * UNIT for side in (width, height))
-    return w, h
+UNIT = 32  # pixels on each side of one token: patches of 16, merged in twos
+MARKS = 2  # tokens around a picture, and around each pair of frames
+TIME = 7  # tokens of a pair's time, as "<12.3 seconds>": nearly always this many
 
 
-def tokens(width: int, height: int, max_pixels: int | None = None) -> int:
-    """Tokens of one picture in the prompt, its two marks included."""
-    w, h = shown_size(width, height, max_pixels)
-    return (w // UNIT) * (h // UNIT) + 2
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """`stored` and `shown` are (width, height) in pixels. `seconds` are the times of a clip's pairs of frames."""
+
+    stored: tuple[int, int]
+    shown: tuple[int, int]
+    tokens: int
+    seconds: tuple[float, ...] = ()
+    notice: str = ""
+
+    @classmethod
+    def of(cls, seen: Seen) -> "Sight":
+        pairs = len(seen.seconds) if seen.seconds is not None else 0
+        each = seen.rows * seen.columns + MARKS
+        tokens = pairs * (each + TIME) if pairs else each
+        return cls(seen.size, (seen.columns * UNIT, seen.rows * UNIT), tokens, seen.seconds or (), seen.notice)
+
+    @property
+    def note(self) -> str:
+        """One line: what it is, what is seen of it, what that costs."""
+        (w, h), (seen_w, seen_h) = self.stored, self.shown
+        if not self.seconds:
+            return f"{w}×{h} → {seen_w}×{seen_h} · {self.tokens:,} tokens"
+        frames = f"{2 * len(self.seconds)} frames at {seen_w}×{seen_h}"
+        return f"{w}×{h} → {frames} · about {self.tokens:,} tokens"
+
+
+def price(media: Media) -> Sight:
+    """By the released model's rules, from the header alone. Raises MediaError, or BackendUnavailable for a clip."""
+    # NumPy comes with these; nobody who attaches no picture should wait for it.
+    from qwen35_local.media import images, video
+    from qwen35_local.media.rules import IMAGES, VIDEOS
+
+    if media.kind == "image":
+        return Sight.of(images.look(media.data, IMAGES, media.max_pixels))
+    return Sight.of(video.look(media.data, VIDEOS, media.max_pixels))

@@ -1,6 +1,6 @@
-"""The pane at the side: the pictures that go with the next question."""
+"""The pane at the side: the pictures and clips that go with the next question."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.text import Text
 from textual.binding import Binding
@@ -12,18 +12,24 @@ from textual.widget import Widget
 from ..chat.turns import Media
 from ..palette import Palette
 from ..render.lines import strip_of, strips_of
-from ..safe import one_line
-from ..vision.cost import shown_size, tokens
+from ..safe import one_line, printable
+from ..vision.cost import Sight
+from ..vision.frames import Frame, grid
 
 ROWS = 8  # of a thumbnail
+FRAME = (15, 5)  # cells of one frame of a clip
+FRAMES = 6  # shown in the pane; all of them on the whole screen
 
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """A picture with the number of its token in the text."""
+    """A picture or clip with the number of its token in the text. `sight` and `frames` come when they are known."""
 
     number: int
     media: Media
+    sight: Sight | None = None
+    frames: tuple[Frame, ...] = ()
+    trouble: str = ""
 
     @property
     def token(self) -> str:
@@ -35,18 +41,18 @@ def card(picked: Picked, width: int, palette: Palette, chosen: bool, still: bool
 
     `still`: nothing lies above it, so it may be drawn with sixel.
     """
-    media = picked.media
-    head = Text(f"{picked.token} ", palette.accent if chosen else palette.dim, end="")
+    media, sight = picked.media, picked.sight
+    head = Text(end="").append(f"{picked.token} ", palette.accent if chosen else palette.dim)
     head.append(one_line(media.name, max(width - head.cell_len, 4)), palette.base)
     lines = [strip_of(head), *palette.painter.thumbnail(media, width, ROWS, scrolls=not still)]
-    if media.kind == "image":
-        w, h = shown_size(*media.pixels, media.max_pixels)
-        note = (
-            f"{media.pixels[0]}×{media.pixels[1]}, seen as {w}×{h}, {tokens(*media.pixels, media.max_pixels):,} tokens"
-        )
-    else:
-        note = f"{len(media.data) / 2**20:.1f} MiB; the engine chooses the frames"
-    return [*lines, *strips_of(Text(note, palette.dim, end=""), width), Strip.blank(width)]
+    if picked.frames:
+        step = -(-len(picked.frames) // FRAMES)
+        lines += grid(picked.frames[::step], width, *FRAME, palette, scrolls=not still)
+    lines += strips_of(Text(sight.note if sight else "…", palette.dim, end=""), width)
+    for words, style in ((sight.notice if sight else "", palette.dim), (picked.trouble, palette.warning)):
+        if words:
+            lines += strips_of(Text(printable(words), style, end=""), width)
+    return [*lines, Strip.blank(width)]
 
 
 class Pictures(Widget, can_focus=True):
@@ -97,6 +103,11 @@ class Pictures(Widget, can_focus=True):
         self.refresh_cards()
         return picked
 
+    def learn(self, media: Media, **known) -> None:
+        """Something became known of a picture; nothing if it is gone."""
+        self.picked = [replace(p, **known) if p.media is media else p for p in self.picked]
+        self.refresh()
+
     def keep(self, text: str) -> None:
         """Drop the pictures whose token is no longer in the text."""
         kept = [picked for picked in self.picked if picked.token in text]
@@ -120,13 +131,14 @@ class Pictures(Widget, can_focus=True):
 
     def _drawn(self, width: int) -> list[Strip]:
         """All lines, scrolled so that the chosen picture can be seen."""
-        total = sum(tokens(*p.media.pixels, p.media.max_pixels) for p in self.picked if p.media.kind == "image")
-        title = f"{len(self.picked)} to send, {total:,} tokens"
+        total = sum(picked.sight.tokens for picked in self.picked if picked.sight)
+        title = f"{len(self.picked)} to send · {total:,} tokens"
         head = [strip_of(Text(title, self.palette.heading, end=""))]
         if self.warning:
             head += strips_of(Text(self.warning, self.palette.warning, end=""), width)
+        still = self.screen.is_active
         cards = [
-            card(picked, width, self.palette, at == self._chosen and self.has_focus, self.screen.is_active)
+            card(picked, width, self.palette, at == self._chosen and self.has_focus, still)
             for at, picked in enumerate(self.picked)
         ]
         room = self.content_size.height - len(head) - 1
