@@ -74,6 +74,18 @@ async def test_edit_makes_a_branch_and_the_model_sees_only_it(drive):
         assert [m.text for m in d.engine.requests[-1].messages] == ["Question B"]
 
 
+@pytest.mark.parametrize("key", ["ctrl+e", "ctrl+r"])
+@run
+async def test_keys_that_must_wait_for_the_answer_say_so(drive, key: str):
+    async with drive(["word " * 300], delay=0.01) as d:
+        await d.say("Hi", wait=False)
+        await d.until(lambda: "word" in d.text)
+        await d.press(key)
+        assert "still answering" in d.notice
+        await d.press("escape")
+        await d.until(lambda: not d.app.talk.busy)
+
+
 @run
 async def test_escape_leaves_an_edit(drive):
     async with drive(["one"]) as d:

@@ -26,8 +26,7 @@ class Verbs(TurnVerbs, ChatVerbs, ChoiceVerbs, PictureVerbs):
     def send(self, text: str) -> None:
         """Ask, or ask anew if a question is being edited."""
         screen = self._screen
-        if self._talk.busy:
-            screen.say("the model is still answering: Esc stops it")
+        if self._busy():
             return
         media = screen.pictures.media
         if media and screen.host.info is not None and not screen.host.info.vision:

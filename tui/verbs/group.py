@@ -33,6 +33,12 @@ class Group:
     def _prefer(self, **changes: Any) -> None:
         self._app.prefer(**changes)
 
+    def _busy(self) -> bool:
+        """Whether the model still answers; says so, as nothing should seem to be ignored."""
+        if self._talk.busy:
+            self._screen.say("the model is still answering: Esc stops it")
+        return self._talk.busy
+
     def _written(self, write: Callable[[], None]) -> bool:
         try:
             write()

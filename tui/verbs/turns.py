@@ -11,13 +11,13 @@ class TurnVerbs(Group):
             self._screen.redraw()
 
     def on_regenerate(self, turn: int, detail: str = "") -> None:
-        if not self._talk.busy:
+        if not self._busy():
             self._talk.regenerate(turn)
             self._screen.redraw()
 
     def on_edit(self, turn: int, detail: str = "") -> None:
         path = [t for t in self._talk.tree.path(turn) if t.role == "user"]
-        if not path or self._talk.busy:
+        if not path or self._busy():
             return
         self._screen.editing = path[-1].id
         self._screen.composer.put("")
