@@ -1,14 +1,23 @@
 """The multi-token head: from a hidden state and the token after it, a guess at the token after that."""
 
-from collections.abc import Callable, Container
+from collections.abc import Container
+from typing import Protocol
 
 import mlx.core as mx
 
 from .config import TextConfig
 from .layers import RMSNorm
 from .rope import Rope
-from .state import State
+from .state import KeyValues, State
 from .weights import Weights
+
+
+class Layer(Protocol):
+    """An attention layer: its first half, which fills keys and values, and all of it."""
+
+    def mix(self, x: mx.array, rotary: tuple[mx.array, mx.array], state: KeyValues) -> mx.array: ...
+
+    def __call__(self, x: mx.array, rotary: tuple[mx.array, mx.array], state: KeyValues) -> mx.array: ...
 
 
 class Mtp:
@@ -16,7 +25,7 @@ class Mtp:
     norm; the trunk's lm_head then predicts token t+2. h_t is the trunk's hidden state after its final norm, and for
     further tokens the head's own output. (vLLM's qwen3_5_mtp; rotary position t.)"""
 
-    def __init__(self, weights: Weights, c: TextConfig, layer: Callable[..., mx.array]):
+    def __init__(self, weights: Weights, c: TextConfig, layer: Layer):
         """`layer` is `mtp.layers.0`."""
         H, eps = c.hidden_size, c.rms_norm_eps
         self.fc = weights.matrix("mtp.fc", H, 2 * H)
@@ -29,10 +38,18 @@ class Mtp:
     def __call__(self, hidden: mx.array, embedded: mx.array, rope: Rope, state: State) -> mx.array:
         """hidden [1, T, H] of the T tokens after those that the head has seen, embedded [1, T, H] of their followers
         -> [1, T, H]; appends T rows to `state.mtp`."""
+        return self.norm(self.layer(*self._entry(hidden, embedded, rope, state), state.mtp))
+
+    def see(self, hidden: mx.array, embedded: mx.array, rope: Rope, state: State) -> None:
+        """Append rows of which nobody asks what follows: keys and values only, so that no expert is read for them."""
+        self.layer.mix(*self._entry(hidden, embedded, rope, state), state.mtp)
+
+    def _entry(
+        self, hidden: mx.array, embedded: mx.array, rope: Rope, state: State
+    ) -> tuple[mx.array, tuple[mx.array, mx.array]]:
         x = mx.concatenate([self.norm_embedding(embedded), self.norm_hidden(hidden)], axis=-1)
         start = state.mtp.length + state.rope_delta
-        rotary = rope(mx.arange(start, start + x.shape[1]))
-        return self.norm(self.layer(self.fc.linear(x), rotary, state.mtp))
+        return self.fc.linear(x), rope(mx.arange(start, start + x.shape[1]))
 
 
 def has_head(tensors: Container[str]) -> bool:

@@ -145,7 +145,7 @@ class Qwen35:
             rows = tail[:, start : min(start + BLOCK, tail.shape[1] - 1)]
             first = state.mtp.length + 1
             followers = mx.array([_tokens(ids[first : first + rows.shape[1]])])
-            self.mtp(rows, self.embed_tokens.rows(followers, self.dtype), self.rope, state)
+            self.mtp.see(rows, self.embed_tokens.rows(followers, self.dtype), self.rope, state)
             mx.async_eval(state.mtp.arrays)
         state.tail = mx.contiguous(tail[:, -1:])
 
@@ -154,11 +154,12 @@ class Qwen35:
         assert self.mtp is not None
         assert state.tail is not None
         start = state.mtp.length
-        followers = mx.array([_tokens(ids[start + 1 :])])
-        hidden = self.mtp(state.tail, self.embed_tokens.rows(followers, self.dtype), self.rope, state)
+        embedded = self.embed_tokens.rows(mx.array([_tokens(ids[start + 1 :])]), self.dtype)
+        if embedded.shape[1] > 1:
+            self.mtp.see(state.tail[:, :-1], embedded[:, :-1], self.rope, state)
+        hidden = self.mtp(state.tail[:, -1:], embedded[:, -1:], self.rope, state)
         length, guesses = state.mtp.length, []
         while True:
-            hidden = hidden[:, -1:]
             guesses.append(mx.argmax(self.logits(hidden), axis=-1).astype(mx.int32))
             if len(guesses) == count:
                 break

@@ -97,6 +97,10 @@ def test_streamed_and_guessed_is_the_same(plain):
         assert not engine.plan.resident
         assert engine.experts is not None
         assert len(engine.experts.banks) == 9  # the head's experts are streamed as well
+        for _ in engine.open_session().sync(engine.tokenize("word " * 40)):
+            pass
+        assert engine.experts.banks[0].counters.nbytes > 0
+        assert engine.experts.banks[8].counters.nbytes == 0, "reading a prompt takes nothing of the head's experts"
         options = {"temperature": 0, "max_tokens": 40}
         for question in ("What is 17 + 25?", "What is the capital of France?"):
             answer = engine.complete(question, **options)
