@@ -29,6 +29,7 @@ from qwen35_local.hub.place import partial_of
 from qwen35_local.hub.progress import Meter
 from qwen35_local.hub.recipe import packing, read_rules, recipe
 from qwen35_local.hub.remote import list_repository
+from qwen35_local.hub.skeleton import GUESS
 from qwen35_local.hub.store import Parts, convert_directory, convert_repository
 
 IDS = mx.array([[5, 17, 600, 3, 250, 99, 42]])
@@ -295,6 +296,38 @@ def test_some_kills(release, converted, tmp_path):
 @pytest.mark.timeout(1200)
 def test_a_hundred_kills(release, converted, tmp_path):
     convert_kills(release, converted["mxfp4"], tmp_path, 100)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_hundred_kills_while_it_is_fetched_and_converted(release, converted, tmp_path):
+    """`qwen35 download --quant mxfp4`: shards come, are converted and go; killed at any moment of it."""
+    with FakeHub({file.name: file.read_bytes() for file in release.iterdir()}, rate=1e6) as hub:
+        luck, target = np.random.default_rng(36), tmp_path / "models" / "model-mxfp4"
+        options = ("--repo", "me/model", "--endpoint", hub.endpoint, "--quant", "mxfp4")
+        command = [sys.executable, "-m", "qwen35_local.cli", "download", *options]
+        done = 0
+        for _ in range(100):
+            before = hub.sent
+            process = subprocess.Popen(
+                command, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            while hub.sent == before and not target.exists() and process.poll() is None:
+                time.sleep(0.005)
+            time.sleep(luck.uniform(0, 1))
+            process.send_signal(int(luck.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])))
+            process.communicate(timeout=30)
+            if target.exists():
+                done += 1
+                assert hashes(target) == hashes(converted["mxfp4"])
+                target.rename(tmp_path / f"done-{done}")
+        hub.rate = None
+        subprocess.run(command, env=environment(tmp_path), check=True, capture_output=True, timeout=60)
+        assert hashes(target) == hashes(converted["mxfp4"])
+        shards = [len(data) for name, data in hub.files.items() if name.endswith(".safetensors")]
+        once = (done + 1) * (sum(shards) + len(shards) * GUESS)  # of a shard its header comes first, by itself
+        print(f"100 kills over {done + 1} conversions, {100 * (hub.sent / once - 1):.2f} % fetched twice")
+        assert hub.sent < 1.03 * once
 
 
 # ---- at full size -------------------------------------------------------------------------------------------------
