@@ -25,11 +25,13 @@ MODES = {"mxfp4": ("mxfp4", 4, 32), "affine4": ("affine", 4, 64)}
 
 @dataclass
 class Run:
-    """One conversion. `seconds` includes the start of the process, as a user waits for it."""
+    """One conversion. `seconds` includes the start of the process, as a user waits for it; `cpu_seconds` are those of
+    all its threads, which a busy machine changes less."""
 
     who: str
     mode: str
     seconds: float
+    cpu_seconds: float
     gigabytes_per_second: float
     peak_rss_mib: float
 
@@ -49,7 +51,7 @@ def timed(who: str, mode: str, command: list[str], nbytes: int) -> Run:
         raise SystemExit(f"{who} failed with {process.returncode}: {error[-2000:]}")
     seconds = time.perf_counter() - start
     rss = usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-    return Run(who, mode, seconds, nbytes / seconds / 1e9, rss)
+    return Run(who, mode, seconds, usage.ru_utime + usage.ru_stime, nbytes / seconds / 1e9, rss)
 
 
 def main() -> None:
@@ -90,9 +92,10 @@ def main() -> None:
     best = {(who, run.mode): max(r.gigabytes_per_second for r in runs if (r.who, r.mode) == (who, run.mode))
             for run in runs for who in ("ours", "mlx-lm")}  # fmt: skip
     ratios = {mode: best["ours", mode] / best["mlx-lm", mode] for mode in args.modes.split(",")}
-    print(f"{'who':8}{'mode':10}{'seconds':>10}{'GB/s in':>10}{'peak RSS MiB':>14}")
+    print(f"{'who':8}{'mode':10}{'seconds':>10}{'CPU':>10}{'GB/s in':>10}{'peak RSS MiB':>14}")
     for run in runs:
-        print(f"{run.who:8}{run.mode:10}{run.seconds:10.1f}{run.gigabytes_per_second:10.3f}{run.peak_rss_mib:14.0f}")
+        speed = f"{run.seconds:10.1f}{run.cpu_seconds:10.1f}{run.gigabytes_per_second:10.3f}"
+        print(f"{run.who:8}{run.mode:10}{speed}{run.peak_rss_mib:14.0f}")
     print("ratios:", ", ".join(f"{mode} {ratio:.2f}x" for mode, ratio in ratios.items()))
     if args.json:
         rows = [asdict(run) for run in runs]
