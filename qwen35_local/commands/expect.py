@@ -2,13 +2,15 @@
 
 from ..errors import MemoryPlanError
 from ..experts.machines import MACHINES
-from ..hub.catalog import Build
+from ..hub.catalog import Build, too_small
 from ..hub.machine import Machine
 from .plan import describe
 
 
-def expectation(build: Build, machine: Machine) -> str:
-    """One line. Raises MemoryPlanError for a Mac that cannot run it at all."""
+def expectation(build: Build, machine: Machine, anyway: bool = False) -> str:
+    """One line. Raises MemoryPlanError for a Mac that cannot run it at all, but not if it is fetched `anyway`."""
+    if problem := too_small(build, machine):
+        return f"not here: {problem}"
     if build.how == "gguf":
         return "all of it in memory, by llama.cpp"
     if build.model != "397b":
@@ -17,7 +19,7 @@ def expectation(build: Build, machine: Machine) -> str:
     try:
         found = describe("397b", None, None, name)
     except MemoryPlanError as error:
-        if machine.kind == "apple":
+        if machine.kind == "apple" and not anyway:
             raise
         return f"not with what is free now: {error}"
     slots = found["slots_per_layer"]

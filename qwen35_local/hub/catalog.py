@@ -44,9 +44,10 @@ class Build:
         return "llama.cpp" if self.how == "gguf" else "MLX"
 
 
-def _gguf(model: str, repo: str, sizes: dict[str, float]) -> list[Build]:
+def _gguf(model: str, repo: str, sizes: dict[str, float], files: str = "{}/*") -> list[Build]:
+    """`files` is where a quant is: split in a directory of its own, or one file beside the others."""
     return [
-        Build(model, quant, "gguf", repo, round(gb * GB), round(gb * GB), (f"{quant}/*", "mmproj-F16.gguf"))
+        Build(model, quant, "gguf", repo, round(gb * GB), round(gb * GB), (files.format(quant), "mmproj-F16.gguf"))
         for quant, gb in sizes.items()
     ]
 
@@ -57,6 +58,7 @@ _GGUF_397B = {
     "UD-IQ4_XS": 189.7, "Q4_K_S": 228.0, "MXFP4_MOE": 237.4, "UD-Q4_K_XL": 245.3, "UD-Q5_K_XL": 294.9, "Q6_K": 326.6,
     "Q8_0": 421.5,
 }  # fmt: skip
+_GGUF_35B = {"UD-Q2_K_XL": 13.2, "UD-Q3_K_XL": 17.9, "UD-Q4_K_XL": 23.1, "Q8_0": 37.8}
 RELEASE = "Qwen/Qwen3.5-397B-A17B"
 BUILDS: tuple[Build, ...] = (
     Build("397b", "4bit", "mlx", "mlx-community/Qwen3.5-397B-A17B-4bit", round(223.9 * GB), round(223.9 * GB)),
@@ -67,6 +69,7 @@ BUILDS: tuple[Build, ...] = (
     *_gguf("122b", "unsloth/Qwen3.5-122B-A10B-GGUF", {"Q4_K_M": 76.0, "Q4_K_S": 71.7}),
     Build("35b", "4bit", "mlx", "mlx-community/Qwen3.5-35B-A3B-4bit", round(20.4 * GB), round(20.4 * GB)),
     Build("35b", "8bit", "mlx", "mlx-community/Qwen3.5-35B-A3B-8bit", round(37.7 * GB), round(37.7 * GB)),
+    *_gguf("35b", "unsloth/Qwen3.5-35B-A3B-GGUF", _GGUF_35B, "*-{}.gguf"),
 )
 MODELS = tuple(dict.fromkeys(build.model for build in BUILDS))
 
@@ -87,26 +90,48 @@ def find_build(name: str, machine: Machine, free: int) -> Build:
 
 def choose(model: str, machine: Machine, free: int) -> Build:
     """The best build of `model` that runs here; `free` is bytes of disk. Refuses with what would fit instead."""
-    able = [build for build in BUILDS if build.model == model and runs(build, machine)]
-    fitting = [build for build in able if build.fetched == build.stored and build.stored + MARGIN <= free]
-    if fitting:
-        return max(fitting, key=lambda build: build.stored)
+    if (best := _best(model, machine, free)) is not None:
+        return best
+    suited = [build for build in BUILDS if build.model == model and _suits(build, machine)]
+    able = [build for build in suited if runs(build, machine)]
     if able:
-        least = min((b for b in able if b.how != "convert"), key=lambda b: b.stored)
-        need, have = least.stored / GB, free / GB
-        problem = f"the smallest build of {model} for it needs {need:.0f} GB of disk, {have:.0f} GB are free"
+        need = min(build.stored for build in able if build.how != "convert") + MARGIN
+        problem = f"the smallest build for it needs {need / GB:.0f} GB of disk, {free / GB:.0f} GB are free"
     else:
-        need = min(memory_needed(build) for build in BUILDS if build.model == model and _suits(build, machine))
-        have = machine.memory + machine.gpu_memory
-        problem = f"{model} needs {need / GB:.0f} GB of memory for it, it has {have / GB:.0f} GB"
-    raise StorageError(f"this machine is {machine}: {problem}.{_instead(model, machine, free)}")
+        need = min(memory_needed(build) for build in suited)
+        problem = f"the smallest build for it needs {need / GB:.0f} GB of memory, it has {_memory(machine) / GB:.0f} GB"
+    raise StorageError(f"{model} does not fit this machine ({machine}): {problem}.{_instead(model, machine, free)}")
+
+
+def _best(model: str, machine: Machine, free: int) -> Build | None:
+    """The largest that fits and comes as it is stored; a conversion fetches four times as much, so only by name."""
+    fitting = [b for b in BUILDS if b.model == model and b.how != "convert" and obstacle(b, machine, free) is None]
+    return max((b for b in fitting if _suits(b, machine)), key=lambda build: build.stored, default=None)
 
 
 def _instead(model: str, machine: Machine, free: int) -> str:
     for other in MODELS[MODELS.index(model) + 1 :]:
-        if any(runs(b, machine) and b.stored + MARGIN <= free for b in BUILDS if b.model == other):
+        if _best(other, machine, free) is not None:
             return f" `qwen35 download {other}` would fit"
+    least = min((build for build in BUILDS if build.how == "mlx"), key=lambda build: build.stored)
+    if machine.kind != "apple" and obstacle(least, machine, free) is None:
+        return f" `qwen35 download {least.full_name}` would fit and run on the CPU by MLX, slowly"
     return ""
+
+
+def obstacle(build: Build, machine: Machine, free: int) -> Literal["memory", "disk"] | None:
+    """What this machine with `free` bytes of disk has too little of for a build."""
+    if memory_needed(build) > _memory(machine):
+        return "memory"
+    return "disk" if build.stored + MARGIN > free else None
+
+
+def too_small(build: Build, machine: Machine) -> str | None:
+    """That a build needs more memory than there is, with both numbers."""
+    need, have = memory_needed(build), _memory(machine)
+    if need <= have:
+        return None
+    return f"{build.full_name} needs {need / GB:.0f} GB of memory, this machine ({machine}) has {have / GB:.0f} GB"
 
 
 def _suits(build: Build, machine: Machine) -> bool:
@@ -121,5 +146,9 @@ def memory_needed(build: Build) -> int:
     return min(STREAMED_FLOOR, build.stored // 8 + WORK)
 
 
+def _memory(machine: Machine) -> int:
+    return machine.memory + machine.gpu_memory
+
+
 def runs(build: Build, machine: Machine) -> bool:
-    return _suits(build, machine) and memory_needed(build) <= machine.memory + machine.gpu_memory
+    return _suits(build, machine) and memory_needed(build) <= _memory(machine)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import DownloadError, StorageError
 from .fetch import Fetcher
@@ -18,6 +19,7 @@ from .progress import Meter, size
 from .remote import Listing, RemoteFile, auth_headers
 from .transfer import Patience
 
+PROBED = 4 << 30  # bytes; beside a download of so many or more, what a probe of its speed fetches is nothing
 STATE = "download.json"  # which repository and commit a partial directory is of
 # Never fetched: formats that run code when they are opened, and what no engine of ours reads.
 UNWANTED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.h5", "*.msgpack", "*.onnx", ".gitattributes",
@@ -33,6 +35,7 @@ class DownloadPlan:
     target: Path
     here: int
     free: int
+    include: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -56,7 +59,8 @@ def plan_download(listing: Listing, target: Path, include: Sequence[str] = ()) -
     files = select(listing, include)
     partial = partial_of(target)
     here = occupied(partial) if partial.is_dir() else 0
-    return DownloadPlan(listing, files, target, min(here, sum(f.size for f in files)), free_space(target))
+    here = min(here, sum(f.size for f in files))
+    return DownloadPlan(listing, files, target, here, free_space(target), tuple(include))
 
 
 def select(listing: Listing, include: Sequence[str]) -> tuple[RemoteFile, ...]:
@@ -112,7 +116,12 @@ def download(plan: DownloadPlan, meter: Meter, patience: Patience | None = None)
 
 def manifest_of(plan: DownloadPlan) -> Manifest:
     files = {f.path: Entry(f.size, "sha256" if f.sha256 else "blob", f.digest) for f in plan.files}
-    return Manifest(files, source_of(plan.listing))
+    return Manifest(files, source_of(plan.listing), made_by(plan.include))
+
+
+def made_by(include: Sequence[str]) -> dict[str, Any]:
+    """What the manifest says of how these files were chosen."""
+    return {"include": list(include)} if include else {}
 
 
 def source_of(listing: Listing) -> dict[str, str]:

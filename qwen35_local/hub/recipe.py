@@ -4,7 +4,7 @@ import fnmatch
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError
@@ -24,7 +24,6 @@ class Recipe:
     name: str
     default: Quantization
     rules: tuple[tuple[str, Quantization | None], ...] = ()
-    notes: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, module: str) -> Quantization | None:
         for pattern, packing in reversed(self.rules):
@@ -34,7 +33,7 @@ class Recipe:
 
     def with_rules(self, rules: Mapping[str, str]) -> "Recipe":
         extra = tuple((pattern, packing(text)) for pattern, text in rules.items())
-        return Recipe(self.name, self.default, (*self.rules, *extra), self.notes)
+        return Recipe(self.name, self.default, (*self.rules, *extra))
 
 
 def packing(text: str) -> Quantization | None:

@@ -5,7 +5,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +20,7 @@ from .fetch import Fetcher
 from .manifest import Entry, Manifest, replace_text
 from .place import MARGIN, Workplace, free_space, occupied, on_disk, partial_of
 from .progress import Meter, size
-from .recipe import Recipe
+from .recipe import KEPT, Recipe
 from .remote import Listing, RemoteFile
 from .skeleton import fetch_skeleton
 from .transfer import PARTING, Patience
@@ -65,7 +65,9 @@ def convert_directory(source: Path, target: Path, recipe: Recipe, parts: Parts, 
         for shard in conversion.shards:
             entries[shard.name] = convert_shard(shard, source / shard.source, place.path, meter.add)
             meter.file_done()
-        return _finish(place, conversion, checkpoint.config, source, entries, {"directory": str(source.resolve())})
+        return _finish(
+            place, conversion, parts, checkpoint.config, source, entries, {"directory": str(source.resolve())}
+        )
 
 
 def convert_repository(
@@ -92,7 +94,7 @@ def convert_repository(
         unused = sum(f.size for f in weights) - sum(remote[s.source].size for s in conversion.shards)
         meter.had(unused)
         entries = _stream(place.path, conversion.shards, remote, fetcher, meter, at_once)
-        return _finish(place, conversion, skeleton.config, place.path / SOURCE, entries, source_of(listing))
+        return _finish(place, conversion, parts, skeleton.config, place.path / SOURCE, entries, source_of(listing))
 
 
 def plan_repository(listing: Listing, recipe: Recipe, parts: Parts) -> Conversion:
@@ -184,9 +186,16 @@ def _begin(place: Workplace, conversion: Conversion, origin: Any) -> None:
             replace_text(path, json.dumps(state))
 
 
+def converted_by(recipe: Recipe, parts: Parts) -> dict[str, Any]:
+    """What the manifest says of how the files were made: everything that decides their bytes, for the same source."""
+    rules = [[pattern, str(packing) if packing else KEPT] for pattern, packing in recipe.rules]
+    return {"recipe": recipe.name, "default": str(recipe.default), "rules": rules, **asdict(parts)}
+
+
 def _finish(
     place: Workplace,
     conversion: Conversion,
+    parts: Parts,
     config: Any,
     extras: Path,
     entries: dict[str, Entry],
@@ -206,7 +215,7 @@ def _finish(
         for name, value in ((INDEX, index), ("config.json", new_config)):
             replace_text(place.path / name, json.dumps(value, indent=1) + "\n")
             entries[name] = _entry(place.path / name)
-    made = {"recipe": conversion.recipe.name, "default": str(conversion.recipe.default)}
+    made = converted_by(conversion.recipe, parts)
     place.publish(Manifest(entries, source, made), (STATE, REPOSITORY, SOURCE, SKELETON, JOURNAL))
     return place.target
 

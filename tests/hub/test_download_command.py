@@ -10,7 +10,9 @@ import make_checkpoint
 import pytest
 
 from hub.fake_hub import COMMIT, FakeHub
+from hub.test_catalog import LAPTOP
 from hub.test_verify import command
+from qwen35_local.hub.catalog import GB
 from qwen35_local.hub.manifest import Manifest
 
 
@@ -44,6 +46,46 @@ def test_one_line_and_again_offline(hub, home, capsys, monkeypatch):
     code, out = command(capsys, *words(hub))
     assert (code, len(hub.requests)) == (0, before)
     assert "is already whole" in out
+
+
+def test_the_catalogue_and_what_fits(home, capsys, monkeypatch):
+    monkeypatch.setattr("qwen35_local.commands.download.this_machine", lambda: LAPTOP)
+    monkeypatch.setattr("qwen35_local.commands.download.free_space", lambda path: 30 * GB)
+    code, out = command(capsys, "download", "--builds", "--json")
+    rows = {row["name"]: row["lacks"] for row in json.loads(out)["builds"]}
+    assert code == 0
+    assert (rows["397b:Q8_0"], rows["397b:4bit"], rows["35b:UD-Q3_K_XL"]) == ("memory", "disk", None)
+    code, out = command(capsys, "download", "--builds")
+    assert len(out.splitlines()) == len(rows) + 5
+    assert max(map(len, out.splitlines())) <= 110
+    code, out = command(capsys, "download", "397b:q8_0")
+    assert code == 2
+    assert "397b:Q8_0 needs 434 GB of memory, this machine (laptop, 30 GiB) has 32 GB" in out
+    code, out = command(capsys, "download", "397b:q8_0", "--anyway", "--endpoint", "http://127.0.0.1:9")
+    assert (code, "cannot reach http://127.0.0.1:9" in out) == (2, True)
+
+
+def test_what_is_there_but_was_made_otherwise(release, hub, home, capsys):
+    """Another packing, other rules or other files of one repository are not what was asked for."""
+    hub.files = dict(release)
+    there = ("--to", str(home / "here"))
+    assert command(capsys, *words(hub, "--quant", "mxfp4", *there))[0] == 0
+    assert "is already whole" in command(capsys, *words(hub, "--quant", "mxfp4", *there))[1]
+    before = len(hub.requests)
+    for other in (("--quant", "mixed"), ("--quant", "mxfp4", "--no-mtp"), ("--include", "*.json"), ()):
+        code, out = command(capsys, *words(hub, *other, *there))
+        assert (code, len(hub.requests)) == (2, before), other
+        assert f"is there already, and is me/model at {COMMIT[:12]}, made otherwise" in out
+    (home / "empty").mkdir()
+    code, out = command(capsys, *words(hub, "--to", str(home / "empty")))
+    assert (code, "is something else" in out) == (2, True)
+
+
+def test_a_large_download_says_how_long_it_will_take(hub, home, capsys, monkeypatch):
+    assert "on one connection" not in command(capsys, *words(hub))[1]
+    monkeypatch.setattr("qwen35_local.commands.download.PROBED", 1000)
+    hub.files["config.json"] = b"{}"
+    assert "on one connection: about" in command(capsys, *words(hub, "--to", str(home / "elsewhere")))[1]
 
 
 def test_revision_and_place(hub, tmp_path, capsys):
