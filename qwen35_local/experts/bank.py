@@ -1,7 +1,7 @@
 """A layer's slots: which experts are in memory, what to read for a token, and when a slot may be written.
 
 `plan` is a value and changes nothing; `commit` acts on it: it takes the victims out of the map, starts the reads, and
-puts an expert into the map only when its bytes are all XX
+puts an expert into the map only when all of its bytes are in its slot.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,43 +10,12 @@ from time import perf_counter
 
 import numpy as np
 
-from ..errors import ExpertReadError
+from .flights import ExpertPlan, Flight, Guess
 from .layout import LayerLayout
 from .policy import Admission, admit, warm
 from .slots import Slots
 from .source import Batch, Source
 from .telemetry import LayerCounters
-
-
-@dataclass(frozen=True, slots=True)
-class ExpertPlan:
-    """How to serve distinct, ascending `experts`: in which slots they are (`hits`), under way already (`joined`), to
-    be read into which slots (`misses`, after whom: `victims`, -1 for a free slot), or through scratch (`passed`)."""
-
-    generation: int
-    hits: tuple[tuple[int, int], ...]
-    joined: tuple[tuple[int, int], ...]
-    misses: tuple[tuple[int, int], ...]
-    victims: tuple[int, ...]
-    passed: tuple[int, ...]
-
-
-@dataclass
-class Guess:
-    """An expert being read before it is known to be needed."""
-
-    slot: int
-    batch: Batch
-
-
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """An expert on its way into slot `slot` of `slots`, the bank's or scratch."""
-
-    expert: int
-    slots: Slots
-    slot: int
-    batch: Batch
 
 
 @dataclass
@@ -69,7 +38,6 @@ class LayerBank:
     def _empty(self) -> None:
         self.slot_of = np.full(self.layout.experts, -1, np.int32)
         self.expert_in = np.full(self.slots.count, -1, np.int32)
-        self.written = np.zeros(self.slots.count, np.int64)  # the generation in which each slot was last written
 
     @property
     def complete(self) -> bool:
@@ -269,17 +237,7 @@ class LayerBank:
             assert self.slot_of[victim] == slot
             self.slot_of[victim] = -1
         self.expert_in[slot] = -1
-        self.written[slot] = self.generation
 
     def publish(self, expert: int, slot: int) -> None:
         """The slot holds the expert, all of it."""
         self.slot_of[expert], self.expert_in[slot] = slot, expert
-
-
-def check(bank: LayerBank) -> None:
-    """Raise if the maps disagree: for tests and `doctor`."""
-    for slot, expert in enumerate(bank.expert_in):
-        if expert >= 0 and bank.slot_of[expert] != slot:
-            raise ExpertReadError(f"slot {slot} of {bank.layout.name} holds {expert}, mapped to {bank.slot_of[expert]}")
-    if (bank.slot_of >= 0).sum() != (bank.expert_in >= 0).sum():
-        raise ExpertReadError(f"{bank.layout.name} maps an expert to no slot")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen35_local.errors import ExpertReadError
-from qwen35_local.experts.bank import LayerBank, check
+from qwen35_local.experts.bank import LayerBank
 from qwen35_local.experts.layout import LayerLayout
 from qwen35_local.experts.slots import Slots
 from qwen35_local.experts.source import Source
@@ -32,6 +32,13 @@ def held(slots: Slots, slot: int) -> bytes:
 
 def bank_of(layout: LayerLayout, slots: int, source: Source) -> LayerBank:
     return LayerBank(layout, Slots(layout.parts, slots), source)
+
+
+def check(bank: LayerBank) -> None:
+    """The two maps agree."""
+    slots = np.flatnonzero(bank.expert_in >= 0)
+    assert (bank.slot_of[bank.expert_in[slots]] == slots).all()
+    assert (bank.slot_of >= 0).sum() == len(slots)
 
 
 def serve(bank: LayerBank, scratch: Slots, experts: list[int], truth: list[bytes]) -> None:
