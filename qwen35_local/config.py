@@ -16,14 +16,15 @@ class Streaming:
     """How experts that do not fit the memory are read from disk: past the page cache (`direct`) or through it, with how
     many threads, and how many of a layer ahead of their use (`lookahead`, 0 is off).
 
-    `hot_set` is a file that remembers the experts in memory from one engine to the next; None begins empty.
-    `layer_stats` adds every layer's numbers to the statistics of an answer. `elastic` gives memory back while the
-    machine runs short of it.
+    `store` is the packed store to read from; by default `experts` in the model directory, if it is there. `hot_set` is
+    a file that remembers the experts in memory from one engine to the next; None begins empty. `layer_stats` adds every
+    layer's numbers to the statistics of an answer. `elastic` gives memory back while the machine runs short of it.
     """
 
     direct: bool = False
     workers: int = WORKERS
     lookahead: int = 2
+    store: Path | None = None
     hot_set: Path | None = None
     layer_stats: bool = False
     elastic: bool = True

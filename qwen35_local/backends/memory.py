@@ -6,13 +6,12 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..config import Streaming
-from ..errors import CheckpointError
 from ..experts.budget import Geometry, MemoryPlan, default_budget, parse_memory, plan
 from ..experts.governor import Governor
 from ..experts.host import available_memory, total_memory
 from ..experts.layout import LayerLayout
 from ..experts.source import Source
-from ..experts.store import INDEX, open_store
+from ..experts.store import INDEX, check_origin, open_store
 from ..model.config import ModelConfig, TextConfig
 from ..model.stream import ExpertStream, geometry
 from ..model.weights import Weights
@@ -21,24 +20,17 @@ STORE = "experts"  # the packed store, a directory beside the checkpoint's files
 CONTEXT = 32768  # tokens of a streamed model if none are asked for: keys and values compete with experts for memory
 
 
-def expert_layouts(path: Path, weights: Weights, c: TextConfig, mtp: bool = False) -> list[LayerLayout]:
-    """Where the experts are: in the packed store of the model directory if it has one, else in its own files. Those of
-    the MTP head, if asked for, come last; they are in no store."""
-    head = [weights.mtp_layout(c)] if mtp else []
-    return _trunk_layouts(path / STORE, weights, c) + head
-
-
-def _trunk_layouts(store: Path, weights: Weights, c: TextConfig) -> list[LayerLayout]:
-    if not (store / INDEX).exists():
-        return weights.expert_layouts(c)
-    layouts = open_store(store)
-    if [(layout.name, layout.experts) for layout in layouts] != [
-        (f"layers.{i}.mlp", c.num_experts) for i in range(c.num_layers)
-    ]:
-        raise CheckpointError(
-            f"the packed store in {store} is of another model: config.json asks for {c.num_layers} layers"
-        )
-    return layouts
+def expert_layouts(
+    path: Path, weights: Weights, c: TextConfig, mtp: bool = False, store: Path | None = None
+) -> list[LayerLayout]:
+    """Where the experts are: in the packed `store` if one is named, or there is one in the model directory; else in the
+    checkpoint's own files. Those of the MTP head, if asked for, come last; they are in no store."""
+    layouts = weights.expert_layouts(c)
+    if store is not None or (path / STORE / INDEX).exists():
+        packed = open_store(store or path / STORE)
+        check_origin(packed, layouts)
+        layouts = packed
+    return layouts + ([weights.mtp_layout(c)] if mtp else [])
 
 
 def plan_memory(

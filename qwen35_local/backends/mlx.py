@@ -66,7 +66,7 @@ class MlxEngine(LocalEngine):
         limit = config.text.max_position_embeddings
         self._streaming = streaming or Streaming()
         drafts = _drafts(speculate, weights)
-        layouts = expert_layouts(path, weights, config.text, mtp=drafts > 0)
+        layouts = expert_layouts(path, weights, config.text, drafts > 0, self._streaming.store)
         asked = context and _context(context, limit)
         self.plan = plan_memory(layouts, weights, config, memory, asked, drafts)
         planned = dict(self.plan.items())

@@ -104,7 +104,7 @@ def wait_for(server: subprocess.Popen[bytes], url: str) -> None:
 
 def model_flags(args: argparse.Namespace) -> list[str]:
     """What was said of the model, for `qwen35 serve`."""
-    names = ("model", "context", "memory", "dtype", "backend", "hot_set", "lookahead")
+    names = ("model", "context", "memory", "dtype", "backend", "speculate", "hot_set", "experts", "lookahead")
     names += ("gpu_layers", "cpu_experts", "threads")
     said = {name: value for name in names if (value := getattr(args, name)) is not None}
     flags = [part for name, value in said.items() for part in (_flag(name), str(value))]

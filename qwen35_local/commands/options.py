@@ -63,6 +63,12 @@ def add_model(parser: argparse.ArgumentParser, default: str | None = "miniature"
         metavar="FILE",
         help="begin with the experts that were in memory when this file was last written, at the end of a run",
     )
+    group.add_argument(
+        "--experts",
+        type=Path,
+        metavar="DIR",
+        help="read them from this packed store, on another disk perhaps (default: experts/ in the model directory)",
+    )
     group.add_argument("--direct", action="store_true", help="read past the system's page cache")
     group.add_argument(
         "--lookahead", type=int, default=Streaming().lookahead, metavar="N", help="experts read ahead (default: 2)"
@@ -91,7 +97,11 @@ def model_options(args: argparse.Namespace) -> dict[str, Any]:
     names = ("context", "dtype", "memory", "backend", "speculate", "gpu_layers", "cpu_experts", "threads")
     options = {name: getattr(args, name) for name in names}
     streaming = Streaming(
-        direct=args.direct, lookahead=args.lookahead, hot_set=args.hot_set, layer_stats=args.layer_stats
+        direct=args.direct,
+        lookahead=args.lookahead,
+        store=args.experts,
+        hot_set=args.hot_set,
+        layer_stats=args.layer_stats,
     )
     return options | {"streaming": None if streaming == Streaming() else streaming}
 

@@ -18,6 +18,7 @@ from .layout import LayerLayout, Part, Piece
 VERSION = 1
 PAGE = 16 << 10  # bytes; a page of Apple's systems, and a multiple of every other's
 INDEX, JOURNAL = "experts.json", "packing.json"
+SAMPLE = 4096  # bytes of one expert of every layer that tell one checkpoint's store from another's
 
 
 def pack(layouts: Sequence[LayerLayout], target: Path) -> Generator[tuple[int, int], None, None]:
@@ -60,6 +61,29 @@ def open_store(path: Path) -> list[LayerLayout]:
         return [_layer(path, entry) for entry in index["layers"]]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path / INDEX} is damaged: {error!r}") from error
+
+
+def check_origin(store: Sequence[LayerLayout], layouts: Sequence[LayerLayout]) -> None:
+    """Raise CheckpointError unless `store` was packed from these layers: one may lie beside another fine-tuning or
+    another packing of the same model, whose experts have the same names and sizes."""
+    if len(store) != len(layouts):
+        raise CheckpointError(
+            f"the packed store has {len(store)} layers, this checkpoint {len(layouts)}: pack it again"
+        )
+    for number, (ours, theirs) in enumerate(zip(store, layouts, strict=True)):
+        expert = number % theirs.experts
+        alike = (ours.name, ours.experts, ours.parts) == (theirs.name, theirs.experts, theirs.parts)
+        if not alike or _sample(ours, expert) != _sample(theirs, expert):
+            raise CheckpointError(
+                f"{ours.files[0]} was packed from another checkpoint: its experts are not those of {theirs.name} in "
+                f"{theirs.files[0].name}; delete the store and pack again"
+            )
+
+
+def _sample(layout: LayerLayout, expert: int) -> bytes:
+    """The first bytes of an expert's gate; a layout may keep gate and up apart, so no more than a gate has."""
+    extent = layout.extents(expert)[0]
+    return _read(extent.file, extent.offset, min(SAMPLE, layout.parts[0].nbytes // 2))
 
 
 def verify(path: Path) -> Iterator[tuple[int, int]]:

@@ -10,7 +10,7 @@ from tiny import opened
 
 from qwen35_local.backends.memory import expert_layouts
 from qwen35_local.commands import pack as command
-from qwen35_local.errors import UsageError
+from qwen35_local.errors import CheckpointError, UsageError
 
 
 @pytest.fixture
@@ -38,3 +38,24 @@ def test_a_full_disk_is_refused_before_the_first_byte(model, monkeypatch):
     with pytest.raises(UsageError, match=r"the store needs 1\.67 MB of disk and .* has 0\.00 MB: choose another --to"):
         run(str(model))
     assert not (model / "experts").exists()
+
+
+def test_a_store_may_lie_elsewhere_but_not_beside_another_checkpoint(model, tmp_path, capsys):
+    """Another fine-tuning has experts of the same names and sizes."""
+    assert run(str(model), "--to", str(tmp_path / "fast")) == 0
+    weights, config = opened(model)
+    assert expert_layouts(model, weights, config.text)[0].files[0].suffix == ".safetensors"
+    layouts = expert_layouts(model, weights, config.text, store=tmp_path / "fast")
+    assert layouts[7].files == (tmp_path / "fast" / "layer-007.experts",)
+    with pytest.raises(CheckpointError, match=r"is not a packed store: it has no experts\.json"):
+        expert_layouts(model, weights, config.text, store=tmp_path)
+    released = write(tmp_path / "tuned-released", "tiny", "F32", seed=1)
+    for mode, same_packing in (("mxfp4", True), ("mxfp8", False)):
+        other = pack(released, tmp_path / mode, mode)
+        weights, config = opened(other)
+        theirs = weights.expert_layouts(config.text)[0]
+        assert (theirs.parts == layouts[0].parts) == same_packing
+        with pytest.raises(
+            CheckpointError, match=r"layer-000\.experts was packed from another checkpoint: its experts are"
+        ):
+            expert_layouts(other, weights, config.text, store=tmp_path / "fast")

@@ -39,7 +39,8 @@ def test_who_may_come(host: str | None, origin: str | None, upgrade: bool, wante
 
 def test_what_was_said_reaches_the_server_and_the_app():
     """Every flag that is handed on means the same there."""
-    chat = ["--model", "m", "--context", "64", "--memory", "2GB", "--hot-set", "h", "--direct", "--threads", "3"]
+    chat = ["--model", "m", "--context", "64", "--memory", "2GB", "--hot-set", "h", "--experts", "e", "--direct"]
+    chat += ["--threads", "3", "--speculate", "auto"]
     answer = ["--system", "Be brief.", "--no-think", "--temperature", "0.5", "--stop", "x", "--max-tokens", "9"]
     said = parser("chat").parse_args(["chat", *chat, *answer])
     served = parser("serve").parse_args(["serve", *model_flags(said)])
@@ -49,7 +50,9 @@ def test_what_was_said_reaches_the_server_and_the_app():
         "memory",
         "dtype",
         "backend",
+        "speculate",
         "hot_set",
+        "experts",
         "lookahead",
         "direct",
         "gpu_layers",
