@@ -1,7 +1,8 @@
 """A checkpoint's vision: what a picture costs, its features, and the tower, which is loaded when it is first needed."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -10,28 +11,44 @@ from ..chat.tokenizer import Tokenizer
 from ..checkpoint.files import Checkpoint
 from ..engine import ImagePart, Prompt, Span, VideoPart
 from ..errors import ConfigError
+from ..experts.budget import vision_nbytes
+from ..experts.sight import Sight
 from ..media.images import Picture
 from ..media.prices import Prices
 from ..media.rules import Rules, read_rules
-from ..media.video import Clip
+from ..media.video import PIECE, Clip
 from ..model.config import ModelConfig
 from ..model.fusion import Fused
 from ..model.positions import positions_of
-from ..model.vision import VisionTower
+from ..model.qwen35 import drained
+from ..model.vision import VisionTower, work
 from ..model.vision_config import VisionConfig
 from ..model.weights import Weights
 
 KEPT = 256 << 20  # bytes of features kept for pictures that come again, as they do in every later turn
+SIGN = "visual.patch_embed.proj.weight"  # a tensor that every tower has
 
 
 class Eyes:
-    """Sees for all sessions of an engine. `lean` gives the tower's memory back after each prompt."""
+    """Sees for all sessions of an engine. `lean` gives the tower's memory back after each prompt; `limit` is the most
+    tokens of a picture, or of one pair of a clip's frames, where there is no memory for more."""
 
-    def __init__(self, path: Path, config: ModelConfig, vision: VisionConfig, dtype: mx.Dtype, lean: bool):
+    def __init__(
+        self,
+        path: Path,
+        config: ModelConfig,
+        vision: VisionConfig,
+        dtype: mx.Dtype,
+        lean: bool = False,
+        limit: int | None = None,
+    ):
         self._path, self._config, self._vision, self._dtype, self._lean = path, config, vision, dtype, lean
-        self.rules: tuple[Rules, Rules] = read_rules(path)
-        for rules in self.rules:
+        pictures, clips = read_rules(path)
+        for rules in (pictures, clips):
             _check(rules, vision)
+        if limit is not None:
+            pictures, clips = (replace(rules, at_once=limit * rules.factor**2) for rules in (pictures, clips))
+        self.rules: tuple[Rules, Rules] = pictures, clips
         self.tower: VisionTower | None = None
         self._features: OrderedDict[str, mx.array] = OrderedDict()
         self._prices = Prices(*self.rules)
@@ -47,11 +64,20 @@ class Eyes:
 
     def features(self, seen: Picture | Clip) -> mx.array:
         """[pairs * rows * columns, H] of a picture or clip, from the cache or through the tower."""
+        return drained(self.encode(seen))
+
+    def encode(self, seen: Picture | Clip) -> Generator[None, None, mx.array]:
+        """The same, yielding after each piece that the tower has seen."""
         if seen.key in self._features:
             self._features.move_to_end(seen.key)
             return self._features[seen.key]
-        patches = mx.array(seen.patches())
-        features = self._loaded()(patches, seen.grid)
+        parts = []
+        for patches in seen.pieces():
+            _, rows, columns = seen.grid
+            parts.append(self._loaded()(mx.array(patches), (len(patches) // (rows * columns), rows, columns)))
+            mx.eval(parts[-1])
+            yield
+        features = mx.concatenate(parts) if len(parts) > 1 else parts[0]
         mx.eval(features)
         self._features[seen.key] = features
         while len(self._features) > 1 and sum(array.nbytes for array in self._features.values()) > KEPT:
@@ -91,13 +117,12 @@ class View:
         self._features: dict[str, mx.array] = {}
 
     def encode(self) -> Iterator[None]:
-        """Look at each picture and clip once; yields after each."""
+        """Look at each picture and clip once; yields after each, and within long clips."""
         try:
             for span in self._spans:
                 if span.seen.key not in self._features:
                     assert isinstance(span.seen, Picture | Clip)
-                    self._features[span.seen.key] = self._eyes.features(span.seen)
-                    yield
+                    self._features[span.seen.key] = yield from self._eyes.encode(span.seen)
         finally:
             self._eyes.rest()
 
@@ -113,9 +138,23 @@ class View:
         return Fused(self._positions[:, start : end + 1], tuple(rows))
 
 
-def open_eyes(path: Path, weights: Weights, config: ModelConfig, tokenizer: Tokenizer, lean: bool) -> Eyes | None:
+def sight_of(path: Path, weights: Weights, config: ModelConfig) -> Sight | None:
+    """What seeing takes of memory, if the checkpoint has a vision tower. No tensor is read."""
+    if config.vision is None or SIGN not in weights.tensors:
+        return None
+    pictures, clips = read_rules(path)
+    pair = clips.max_pixels // clips.temporal_patch_size // clips.factor**2
+    largest = max(pictures.max_pixels // pictures.factor**2, pair, PIECE)
+    itemsize = weights.dtype.size
+    fixed, per_token = work(config.vision, itemsize)
+    return Sight(vision_nbytes(weights.tensors, itemsize), fixed, per_token, config.vision.num_heads, largest)
+
+
+def open_eyes(
+    path: Path, weights: Weights, config: ModelConfig, tokenizer: Tokenizer, lean: bool, limit: int | None
+) -> Eyes | None:
     """Eyes, if the checkpoint has a vision tower; text-only conversions often keep its config without it."""
-    if config.vision is None or "visual.patch_embed.proj.weight" not in weights.tensors:
+    if config.vision is None or SIGN not in weights.tensors:
         return None
     for kind, ours in (("image_token_id", "<|image_pad|>"), ("video_token_id", "<|video_pad|>")):
         theirs = getattr(config, kind)
@@ -123,7 +162,7 @@ def open_eyes(path: Path, weights: Weights, config: ModelConfig, tokenizer: Toke
             raise ConfigError(
                 f"{kind} in config.json is {theirs}, and {ours} of the tokenizer is {tokenizer.special[ours]}"
             )
-    return Eyes(path, config, config.vision, weights.dtype, lean)
+    return Eyes(path, config, config.vision, weights.dtype, lean, limit)
 
 
 def _check(rules: Rules, vision: VisionConfig) -> None:

@@ -10,6 +10,7 @@ from ..experts.budget import Geometry, MemoryPlan, default_budget, parse_memory,
 from ..experts.governor import Governor
 from ..experts.host import available_memory, total_memory
 from ..experts.layout import LayerLayout
+from ..experts.sight import Sight
 from ..experts.source import Source
 from ..experts.store import INDEX, check_origin, open_store
 from ..model.config import ModelConfig, TextConfig
@@ -40,11 +41,12 @@ def plan_memory(
     memory: str | int | None,
     context: int | None,
     drafts: int = 0,
+    sight: Sight | None = None,
 ) -> MemoryPlan:
     """The plan for a wish; without one, for a share of what is free. `drafts` tokens are guessed ahead, by the MTP head
-    that `layouts` then hold, too. Nothing is read."""
+    that `layouts` then hold, too. `sight` is None for a model that cannot see. Nothing is read."""
     c = config.text
-    g = geometry(weights, layouts, c, config.vision, drafts)
+    g = geometry(weights, layouts, c, sight, drafts)
     if memory is not None:
         return plan_for(g, parse_memory(memory), context, c.max_position_embeddings)
     return plan_for(g, default_budget(total_memory(), available_memory()), context, c.max_position_embeddings)

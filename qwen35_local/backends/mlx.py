@@ -19,7 +19,7 @@ from ..model.mtp import has_head
 from ..model.qwen35 import Qwen35
 from ..model.state import State
 from ..model.weights import Weights
-from .eyes import open_eyes
+from .eyes import open_eyes, sight_of
 from .local import LocalEngine
 from .memory import expert_layouts, open_stream, plan_memory
 from .mlx_session import PREFILL_CHUNK, MlxSession
@@ -68,7 +68,7 @@ class MlxEngine(LocalEngine):
         drafts = _drafts(speculate, weights)
         layouts = expert_layouts(path, weights, config.text, drafts > 0, self._streaming.store)
         asked = context and _context(context, limit)
-        self.plan = plan_memory(layouts, weights, config, memory, asked, drafts)
+        self.plan = plan_memory(layouts, weights, config, memory, asked, drafts, sight_of(path, weights, config))
         planned = dict(self.plan.items())
         self._pace = Pace(drafts, fixed=speculate != "auto") if drafts else None
         if self.plan.resident and memory is None:
@@ -80,7 +80,8 @@ class MlxEngine(LocalEngine):
             hot = hotset.load(self._streaming.hot_set) if self._streaming.hot_set else None
             self.experts.fill(lambda nbytes: report(weights.nbytes + nbytes), hot)
         self.config = config
-        self.eyes = open_eyes(path, weights, config, tokenizer, lean=not self.plan.resident)
+        lean = not self.plan.resident
+        self.eyes = open_eyes(path, weights, config, tokenizer, lean, self.plan.picture_limit)
         self.info = EngineInfo(
             model=path.name,
             backend="mlx",

@@ -71,17 +71,20 @@ def geometry_of(model: str) -> tuple[Any, int]:
         return RELEASED_397B, 262144
     import mlx.core as mx
 
+    from ..backends.eyes import sight_of
     from ..checkpoint.files import Checkpoint
     from ..checkpoint.locate import find_model
     from ..model.config import ModelConfig
     from ..model.stream import geometry
     from ..model.weights import Weights
 
-    checkpoint = Checkpoint.open(find_model(model))
+    path = find_model(model)
+    checkpoint = Checkpoint.open(path)
     config = ModelConfig.from_dict(checkpoint.config)
     weights = Weights(checkpoint, config, mx.bfloat16 if mx.metal.is_available() else mx.float32)
     layouts = weights.expert_layouts(config.text)
-    return geometry(weights, layouts, config.text, config.vision), config.text.max_position_embeddings
+    sight = sight_of(path, weights, config)
+    return geometry(weights, layouts, config.text, sight), config.text.max_position_embeddings
 
 
 def predictions(chosen: MemoryPlan, mac: Machine) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..checkpoint.files import TensorInfo
 from ..errors import MemoryPlanError, UsageError
+from .sight import Sight
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 PROCESS = 80 * 10**6  # bytes: Python, MLX, NumPy and our modules, loaded, measured on Linux (65 MB)
@@ -41,9 +42,7 @@ class Geometry:
     intermediate: int
     vocab: int
     itemsize: int
-    vision_nbytes: int = 0  # weights of the vision tower
-    vision_per_token: int = 0  # what looking at a picture takes for each of its tokens
-    vision_tokens: int = 0  # of the largest picture
+    sight: Sight | None = None
     trail_nbytes: int = 0  # states to go back to when a guessed token turns out wrong
 
     @property
@@ -74,6 +73,13 @@ class MemoryPlan:
     slots: tuple[int, ...]
     snapshots: int
     vision: int = 0
+    picture_tokens: int = 0  # of the largest picture; larger ones are shown smaller
+
+    @property
+    def picture_limit(self) -> int | None:
+        """`picture_tokens` where that is less than some pictures would have in this context."""
+        sight = self.geometry.sight
+        return self.picture_tokens if sight and self.picture_tokens < min(self.context, sight.tokens) else None
 
     @property
     def resident(self) -> bool:
@@ -101,7 +107,7 @@ class MemoryPlan:
             (f"recurrent state and {self.snapshots} snapshots", self.state),
             (f"temporaries of {self.pass_tokens} prompt tokens", self.temporaries),
             ("MLX cache", self.cache),
-            *([("vision beyond the temporaries", self.vision)] if self.geometry.vision_nbytes else []),
+            *([(f"vision, pictures of {self.picture_tokens} tokens", self.vision)] if self.geometry.sight else []),
             (f"2 x {self.group} experts under way", self.scratch),
             (
                 f"{min(self.slots)}{f'-{max(self.slots)}' * (len(set(self.slots)) > 1)} experts a layer",
@@ -135,27 +141,32 @@ def plan(geometry: Geometry, budget: int, context: int, metal: bool = False) -> 
     # The one in use, the one being computed, and those kept.
     state = g.state_nbytes * (2 + snapshots) + g.trail_nbytes
     pass_tokens = least = min(BLOCK, context)
-    vision = _vision(g, context, _temporaries(g, least, context), resident=False)
-    fixed = _process(g) + g.trunk_nbytes + kv + state + cache + vision
+    fixed = _process(g) + g.trunk_nbytes + kv + state + cache
     left = budget - fixed - _temporaries(g, least, context)
+    picture = g.sight.chosen(context, _temporaries(g, least, context), left) if g.sight else 0
+
+    def seeing(resident: bool = False) -> int:
+        return g.sight.beyond(picture, _temporaries(g, pass_tokens, context), resident) if g.sight else 0
+
+    left -= seeing()
     # A longer pass costs a little memory, but a prompt of two passes reads every expert twice.
     while pass_tokens + BLOCK <= min(context, PASS) and _between(g, pass_tokens + BLOCK - least) <= left * SHARE:
         pass_tokens += BLOCK
     temporaries = _temporaries(g, pass_tokens, context)
-    left = budget - fixed - temporaries
     whole = g.layers * g.experts
-    kept = _vision(g, context, temporaries, resident=True)
-    if left + vision - kept >= whole * g.expert_nbytes:
-        slots, group, vision = (g.experts,) * g.layers, 0, kept
+    if budget - fixed - temporaries - seeing(resident=True) >= whole * g.expert_nbytes:
+        slots, group, vision = (g.experts,) * g.layers, 0, seeing(resident=True)
     else:
+        vision = seeing()
+        left = budget - fixed - temporaries - vision
         group = min(g.experts, max(g.top_k, min(GROUP, int(left * SHARE / 2 / g.expert_nbytes))))
         if (left - 2 * group * g.expert_nbytes) // g.expert_nbytes < g.layers:
             pass_tokens, group = least, min(g.experts, g.top_k)
-            temporaries = _temporaries(g, least, context)
-            left = budget - fixed - temporaries
+            temporaries, vision = _temporaries(g, least, context), seeing()
+            left = budget - fixed - temporaries - vision
         free = (left - 2 * group * g.expert_nbytes) // g.expert_nbytes
         if free < g.layers:
-            floor = fixed + temporaries + (2 * group + g.layers) * g.expert_nbytes
+            floor = fixed + temporaries + vision + (2 * group + g.layers) * g.expert_nbytes
             raise MemoryPlanError(
                 f"this model needs at least {gigabytes(floor)} with a context of {context} tokens, and the budget is "
                 f"{gigabytes(budget)}: raise the memory budget or lower the context "
@@ -163,23 +174,13 @@ def plan(geometry: Geometry, budget: int, context: int, metal: bool = False) -> 
             )
         slots = spread(free, g.layers, g.experts)
     return MemoryPlan(
-        g, budget, context, _process(g), kv, state, temporaries, cache, group, pass_tokens, slots, snapshots, vision
-    )
+        g, budget, context, _process(g), kv, state, temporaries, cache, group, pass_tokens, slots, snapshots, vision,
+        picture,
+    )  # fmt: skip
 
 
 def _process(g: Geometry) -> int:
     return PROCESS + WORD * g.vocab
-
-
-def _vision(g: Geometry, context: int, temporaries: int, resident: bool) -> int:
-    """What seeing takes beyond the temporaries of a pass: pictures are looked at before it. If experts are streamed the
-    tower is given back before the pass, too."""
-    if not g.vision_nbytes:
-        return 0
-    work = min(context, g.vision_tokens) * g.vision_per_token + SCORES
-    if resident:
-        return g.vision_nbytes + max(0, work - temporaries)
-    return max(0, g.vision_nbytes + work - temporaries)
 
 
 def _between(g: Geometry, tokens: int) -> int:

@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import MediaError
-from .rules import Rules, patches, smart_resize
+from .rules import Rules, patches
 
 MOST_PIXELS = 120_000_000  # of a picture as stored: 360 MB decoded; the model is shown 16.8 M at most
+STRIPE = 512  # rows
 # Those of Pillow's formats that people send; others have decoders that nobody watches, or run programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "ICO", "JPEG2000", "TGA", "QOI")
 ORIENTATION = 0x0112
@@ -68,6 +69,10 @@ class Picture:
         shown = np.broadcast_to(pixels, (self.rules.temporal_patch_size, *pixels.shape[1:]))
         return patches(shown, table(self.rules), self.rules)
 
+    def pieces(self) -> Iterator[np.ndarray]:
+        """All of its patches: every one of them is seen with all others."""
+        yield self.patches()
+
 
 def look(data: bytes, rules: Rules, max_pixels: int | None = None) -> Picture:
     """The picture in these bytes, by its header alone. Raises MediaError with one sentence."""
@@ -78,10 +83,14 @@ def look(data: bytes, rules: Rules, max_pixels: int | None = None) -> Picture:
         raise MediaError(f"a picture of {width}x{height} pixels is too large: {MOST_PIXELS:,} is the most")
     if turn in SIDEWAYS:
         width, height = height, width
-    w, h = smart_resize(width, height, rules.factor, *rules.capped(max_pixels))
+    w, h, smaller = rules.fit(width, height, max_pixels)
     grid = (1, h // rules.patch_size, w // rules.patch_size)
     key = f"{hashlib.sha256(data).hexdigest()} {grid[1]}x{grid[2]}"
-    return Picture(data, (width, height), grid, turn, rules, key, notice)
+    return Picture(data, (width, height), grid, turn, rules, key, joined(notice, smaller))
+
+
+def joined(*notices: str) -> str:
+    return "; ".join(notice for notice in notices if notice)
 
 
 def orientation(image: Image.Image) -> int:
@@ -113,9 +122,19 @@ def rgb(image: Image.Image) -> Image.Image:
             )
         image = Image.fromarray((values >> 8).astype(np.uint8))
     if "A" in image.getbands() or "a" in image.getbands() or image.info.get("transparency") is not None:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer).convert("RGB")
+        return on_white(image)
     return image.convert("RGB")
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """RGB of a picture with transparent parts. Some rows at a time: a whole one would be in memory five times."""
+    width, height = image.size
+    image.load()
+    opaque = Image.new("RGB", image.size)
+    for top in range(0, height, STRIPE):
+        layer = image.crop((0, top, width, min(top + STRIPE, height))).convert("RGBA")
+        opaque.paste(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"), (0, top))
+    return opaque
 
 
 def fitted(image: Image.Image, turn: int, size: tuple[int, int]) -> np.ndarray:

@@ -30,16 +30,26 @@ class Rules:
     fps: float = 2.0
     min_frames: int = 4
     max_frames: int = 768
+    at_once: int | None = None  # pixels of a picture or frame, where the memory has room for no more
 
     @property
     def factor(self) -> int:
         """Sides are multiples of this: the pixels of one token."""
         return self.patch_size * self.merge_size
 
-    def capped(self, max_pixels: int | None) -> tuple[int, int]:
-        """(fewest, most) pixels under a caller's own limit, which is never less than one token."""
+    def fit(
+        self, width: int, height: int, max_pixels: int | None = None, frames: int = 1, step: int = 1
+    ) -> tuple[int, int, str]:
+        """(width, height) as shown, and a sentence if that is less than asked for. `max_pixels` is a caller's limit,
+        which is never less than one token. Raises MediaError."""
         most = min(self.max_pixels, max(max_pixels or self.max_pixels, self.factor**2))
-        return min(self.min_pixels, most), most
+        least = min(self.min_pixels, most)
+        w, h = smart_resize(width, height, self.factor, least, most, frames, step)
+        if self.at_once is None or w * h <= self.at_once:
+            return w, h, ""
+        most = self.at_once * frames
+        w, h = smart_resize(width, height, self.factor, min(least, most), most, frames, step)
+        return w, h, f"{width}x{height} pixels are shown as {w}x{h}: the memory has no room for more at once"
 
 
 IMAGES = Rules(min_pixels=256 * 256, max_pixels=4096 * 4096)

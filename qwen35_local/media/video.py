@@ -1,14 +1,17 @@
 """Encoded clips -> patches: frames chosen, sized and timed as the released processor does."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 
 from .clips import ClipInfo, opened
-from .images import fitted
-from .rules import Rules, patches, smart_resize
+from .images import fitted, joined
+from .rules import Rules, patches
+
+PIECE = 1024  # tokens of pairs that are seen in one go, unless a single pair has more: a long clip takes no more memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +42,28 @@ class Clip:
 
     def patches(self) -> np.ndarray:
         """float32 [pairs * rows * columns * merge², patch_dim]."""
-        return patches(self.pixels(), table(self.rules), self.rules)
+        return np.concatenate(list(self.pieces()))
 
-    def pixels(self) -> np.ndarray:
-        """uint8 [pairs * 2, height, width, 3]. One frame at a time is decoded to its full size."""
+    def pieces(self) -> Iterator[np.ndarray]:
+        """The patches of some pairs, then of the next. Pairs are seen one by one, so nothing is lost."""
+        pairs = max(1, PIECE // (self.rows * self.columns))
+        for frames in self.pixels(pairs * self.rules.temporal_patch_size):
+            yield patches(frames, table(self.rules), self.rules)
+
+    def pixels(self, most: int) -> Iterator[np.ndarray]:
+        """uint8 [F, height, width, 3], F an even number of frames up to `most`. One at a time is decoded to its full
+        size. Raises MediaError if the clip is damaged."""
         step, P = self.rules.temporal_patch_size, self.rules.patch_size
         size = self.grid[2] * P, self.grid[1] * P
-        frames = np.empty((self.grid[0] * step, size[1], size[0], 3), np.uint8)
-        count = 0
+        frames: list[np.ndarray] = []
         with opened(self.data) as reader:
-            for count, picture in enumerate(reader.pictures(self.indices), 1):
-                frames[count - 1] = fitted(picture, 1, size)
-        frames[count:] = frames[count - 1]  # an odd tail is shown twice
-        return frames
+            for picture in reader.pictures(self.indices):
+                frames.append(fitted(picture, 1, size))
+                if len(frames) == most:
+                    yield np.stack(frames)
+                    frames = []
+        if frames:  # an odd tail is shown twice
+            yield np.stack(frames + frames[-1:] * (-len(frames) % step))
 
 
 def look(data: bytes, rules: Rules, max_pixels: int | None = None) -> Clip:
@@ -61,12 +73,11 @@ def look(data: bytes, rules: Rules, max_pixels: int | None = None) -> Clip:
     indices = chosen_frames(info, rules)
     step = rules.temporal_patch_size
     count = max(len(indices), step)  # a single frame is shown twice
-    least, most = rules.capped(max_pixels)
-    w, h = smart_resize(*info.size, rules.factor, least, most, count, step)
+    w, h, smaller = rules.fit(*info.size, max_pixels, count, step)
     grid = (-(-count // step), h // rules.patch_size, w // rules.patch_size)
     seconds = pair_times(indices, info.fps, step)
     key = f"{hashlib.sha256(data).hexdigest()} {'x'.join(map(str, grid))}"
-    return Clip(data, info, tuple(indices), grid, seconds, rules, key, _notice(info, indices, rules))
+    return Clip(data, info, tuple(indices), grid, seconds, rules, key, joined(_notice(info, indices, rules), smaller))
 
 
 def chosen_frames(info: ClipInfo, rules: Rules) -> list[int]:

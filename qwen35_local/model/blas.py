@@ -29,5 +29,15 @@ def linear(x: mx.array, weight: Callable[[slice], mx.array], outputs: int) -> mx
     return mx.array(y).reshape(*x.shape[:-1], outputs)
 
 
+def attention(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
+    """softmax(q k^T * scale) v, of float32 [..., n, D] and twice [..., N, D]; holds all scores [..., n, N] at once"""
+    queries, keys, values = (np.asarray(part) for part in (q, k, v))
+    scores = np.matmul(queries * np.float32(scale), keys.swapaxes(-1, -2))
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    total = scores.sum(axis=-1, keepdims=True)
+    return mx.array(np.matmul(scores, values) / total)
+
+
 def _pieces(length: int, step: int) -> Iterator[slice]:
     return (slice(begin, min(begin + step, length)) for begin in range(0, length, step))

@@ -8,21 +8,18 @@ from typing import Any
 import mlx.core as mx
 
 from ..experts.bank import LayerBank
-from ..experts.budget import Geometry, trunk_nbytes, vision_nbytes
+from ..experts.budget import Geometry, trunk_nbytes
 from ..experts.governor import Governor
 from ..experts.hotset import begin
 from ..experts.layout import LayerLayout
 from ..experts.lookahead import Lookahead
+from ..experts.sight import Sight
 from ..experts.slots import Slots
 from ..experts.source import Source
 from ..experts.telemetry import Totals
 from .config import FULL, TextConfig
 from .streamed import StreamedExperts
-from .vision import work_per_token
-from .vision_config import VisionConfig
 from .weights import Weights
-
-LARGEST_PICTURE = 16384  # tokens: 4096 x 4096 pixels, as released
 
 
 class ExpertStream:
@@ -126,13 +123,12 @@ def geometry(
     weights: Weights,
     layouts: Sequence[LayerLayout],
     c: TextConfig,
-    vision: VisionConfig | None = None,
+    sight: Sight | None = None,
     drafts: int = 0,
 ) -> Geometry:
-    """What a memory plan needs to know of this model; no tensor is read. `vision` is None for one that cannot see. With
+    """What a memory plan needs to know of this model; no tensor is read. `sight` is None for one that cannot see. With
     `drafts` it has its MTP head, one more layer of attention, and keeps a state for each of so many tokens."""
     itemsize = weights.dtype.size
-    tower = vision_nbytes(weights.tensors, itemsize) if vision else 0
     full = sum(kind == FULL for kind in c.layer_types)
     linear, heads = c.num_layers - full, full + bool(drafts)
     delta = c.linear_num_value_heads * c.linear_value_head_dim * c.linear_key_head_dim * 4
@@ -151,7 +147,5 @@ def geometry(
         intermediate=c.moe_intermediate_size,
         vocab=c.vocab_size,
         itemsize=itemsize,
-        vision_nbytes=tower,
-        vision_per_token=work_per_token(vision, itemsize) if vision and tower else 0,
-        vision_tokens=LARGEST_PICTURE,
+        sight=sight,
     )

@@ -5,7 +5,8 @@ import math
 import mlx.core as mx
 import numpy as np
 
-from .layers import Matrix
+from . import blas
+from .layers import Dense, Matrix
 from .rope import rotate
 from .vision_config import VisionConfig
 from .weights import Weights
@@ -13,7 +14,7 @@ from .weights import Weights
 EPS = 1e-6
 THETA = 10_000.0  # of the rotary angles
 SCORES = 1 << 28  # bytes of attention scores in memory at once, where MLX does not fuse them away
-ROWS = 8192  # patches that go through an MLP together; bounds its temporaries
+ROWS = 2048  # patches that go through an MLP together; bounds its temporaries
 FUSED_HEAD_DIMS = (64, 80, 128)  # of MLX's Metal attention; zeros up to the next one change nothing
 
 
@@ -64,9 +65,7 @@ class Attention:
         outputs = []
         for f in range(0, F, frames):
             rows = [
-                mx.fast.scaled_dot_product_attention(
-                    q[f : f + frames, :, i : i + queries], k[f : f + frames], v[f : f + frames], scale=D**-0.5
-                )
+                attend(q[f : f + frames, :, i : i + queries], k[f : f + frames], v[f : f + frames], D**-0.5)
                 for i in range(0, N, queries)
             ]
             outputs.append(mx.concatenate(rows, axis=2) if len(rows) > 1 else rows[0])
@@ -74,11 +73,19 @@ class Attention:
         return y[..., :D]
 
 
-def work_per_token(c: VisionConfig, itemsize: int) -> int:
-    """Bytes that looking at a picture takes at its worst for each of its tokens, weights and attention scores apart:
-    its patches twice in float32, and in a block the residual, its norm, queries, keys, values, their turned copies."""
+def attend(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
+    """softmax(q k^T * scale) v, of [F, heads, n, D] and twice [F, heads, N, D]"""
+    if blas.on_cpu(q, 1):
+        return blas.attention(q, k, v, scale)
+    return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale)
+
+
+def work(c: VisionConfig, itemsize: int) -> tuple[int, int]:
+    """Bytes that looking at a picture takes at its worst, weights and attention scores apart: (whatever it is, for each
+    of its tokens). The first are the temporaries of an MLP; then its patches twice in float32, and in a block the
+    residual, its norm, queries, keys, values, their turned copies."""
     patch = 2 * 4 * c.patch_dim + 10 * c.hidden_size * itemsize
-    return c.merge_size**2 * patch + c.out_hidden_size * itemsize
+    return ROWS * c.intermediate_size * 5 * 4, c.merge_size**2 * patch + c.out_hidden_size * itemsize
 
 
 def padded_head_dim(head_dim: int) -> int:
@@ -110,7 +117,7 @@ class VisionTower:
 
     def __init__(self, weights: Weights, c: VisionConfig):
         self.config, self.dtype = c, weights.dtype
-        self.patch_weight = _patch_filters(weights, c)
+        self.patch_weight = Dense(_patch_filters(weights, c))
         self.patch_bias = weights.array("visual.patch_embed.proj.bias", (c.hidden_size,), self.dtype)
         shape = (c.num_position_embeddings, c.hidden_size)
         self.pos_embed = weights.array("visual.pos_embed.weight", shape, mx.float32)
@@ -130,7 +137,7 @@ class VisionTower:
         c = self.config
         assert patches.shape == (F * gh * gw, c.patch_dim), f"{patches.shape} patches for a grid of {grid}"
         places = block_order(gh, gw, c.merge_size)
-        x = patches.astype(self.dtype) @ self.patch_weight.T + self.patch_bias
+        x = self.patch_weight.linear(patches.astype(self.dtype)) + self.patch_bias
         x = x.reshape(F, gh * gw, -1) + self._positions(places, gh, gw).astype(self.dtype)
         rotary = _angles(places, c.head_dim)
         for block in self.blocks:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -16,7 +17,8 @@ from qwen35_local.backends.mlx_session import MlxSession
 from qwen35_local.backends.prefix import Landmarks
 from qwen35_local.engine import ChatRequest, ImagePart, Message, Prompt, TextPart, VideoPart
 from qwen35_local.errors import ConfigError, ContextError, MediaError, MemoryPlanError
-from qwen35_local.experts import budget
+from qwen35_local.experts import budget, sight
+from qwen35_local.media import video
 from qwen35_local.model.vision import VisionTower
 
 OPTIONS = {"temperature": 0, "max_tokens": 6, "thinking": False}
@@ -228,12 +230,61 @@ def test_the_tower_is_loaded_when_first_needed_and_can_be_released(sighted, monk
         assert (len(loads), len(looks)) == (2, 2)
 
 
-def test_it_counts_in_the_memory_plan(engine, pristine):
+def test_it_counts_in_the_memory_plan(engine, pristine, small):
     names = [name for name, _ in engine.plan.items()]
     assert any("vision" in name for name in names)
-    assert engine.plan.vision >= engine.plan.geometry.vision_nbytes > 3e6
+    sight = engine.plan.geometry.sight
+    assert engine.plan.vision >= sight.weights > 3e6
+    before = mx.get_active_memory()
+    assert engine.eyes is not None
+    engine.release_vision()
+    loaded = engine.eyes._loaded()
+    assert loaded is engine.eyes.tower
+    assert mx.get_active_memory() - before <= 1.05 * sight.weights
     with opened(pristine) as blind:
-        assert blind.plan.vision == blind.plan.geometry.vision_nbytes == 0
+        assert (blind.plan.vision, blind.plan.geometry.sight) == (0, None)
+    g = engine.plan.geometry
+    seeing, blind_plan = (budget.plan(geometry, 10**9, 512) for geometry in (g, replace(g, sight=None)))
+    assert seeing.total - blind_plan.total == seeing.vision >= sight.weights
+
+
+def test_pictures_are_shown_smaller_where_memory_is_short(engine, sighted, small, monkeypatch, film):
+    """As a plan says that has no room for large ones; and it is told."""
+    monkeypatch.setattr(sight, "FEWEST", 6)
+    monkeypatch.setattr(sight, "SHARE", 1e-9)
+    monkeypatch.setattr(budget, "_temporaries", lambda g, tokens, context: 0)
+    part = ImagePart(picture((480, 320)))
+    assert engine.price(part) == 2 + 15 * 10
+    with opened(sighted, memory=tenth_of(engine.plan.geometry), context=512) as short:
+        assert short.plan.picture_limit == 6
+        assert short.price(part) == 2 + 2 * 3
+        found = answer(short, user(part, "what?"))
+        assert found.done.stats.extra["notices"] == [
+            "480x320 pixels are shown as 96x64: the memory has no room for more at once"
+        ]
+        assert short.price(ImagePart(CAT)) == engine.price(ImagePart(CAT)), "a small one is what it was"
+        seen = short.look(VideoPart(clip(12, 3, (320, 320))))
+        assert seen.rows * seen.columns <= 6 < engine.look(VideoPart(clip(12, 3, (320, 320)))).rows ** 2
+        assert "no room" in seen.notice
+        assert short.look(VideoPart(film)).notice == ""
+
+
+def test_a_long_clip_is_seen_in_pieces(engine, film, monkeypatch):
+    """So that its length costs no memory, and an answer can be stopped meanwhile."""
+    eyes = engine.eyes
+    whole = np.array(eyes.features(engine.look(VideoPart(film))))
+    monkeypatch.setattr(video, "PIECE", 12)
+    eyes.forget()
+    seen = engine.look(VideoPart(film))
+    assert [len(piece) for piece in seen.pieces()] == [2 * 24, 2 * 24]
+    assert len(list(eyes.encode(seen))) == 2
+    np.testing.assert_allclose(np.array(eyes.features(seen)), whole, atol=1e-5)
+    eyes.forget()
+    events = engine.chat([user(VideoPart(film), "what?")], **OPTIONS)
+    next(events)
+    events.close()
+    assert seen.key not in eyes._features, "stopped after the first piece"
+    assert answer(engine, user(VideoPart(film), "what?")).text is not None
 
 
 def test_a_text_only_checkpoint_says_so(pristine, sighted, tmp_path):
