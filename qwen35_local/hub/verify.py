@@ -2,16 +2,18 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from ..checkpoint.files import Checkpoint, TensorInfo
 from ..checkpoint.names import canonical
-from ..model.config import FULL, ModelConfig, Quantization, TextConfig
+from ..model.config import ModelConfig, Quantization
 from .known import Known
 from .manifest import Entry
+from .wanted import PLAIN, head, tower, trunk
 
 BLOCK = 8 << 20
 READERS = 4
@@ -71,23 +73,45 @@ def check_tensors(path: Path) -> list[Finding]:
     config = ModelConfig.from_dict(checkpoint.config)
     tensors = {canonical(name): tensor for name, tensor in checkpoint.tensors.items()}
     files = len({tensor.file for tensor in tensors.values()})
-    findings = [Finding("headers", True, f"{len(tensors)} tensors in {files} files, without gap or overlap")]
+    findings = [
+        Finding(
+            "headers",
+            True,
+            f"{len(tensors)} tensors in {files} {'file' if files == 1 else 'files'}, without gap or overlap",
+        )
+    ]
     problems = list(tensor_problems(tensors, config))
     findings += [Finding("tensors", False, problem) for problem in problems[:20]]
     if not problems:
-        findings.append(Finding("tensors", True, "every tensor that config.json asks for is there, in its shape"))
+        extras = {"vision tower": "visual.", "MTP head": "mtp."}
+        there = ", ".join(f"{'with' if has(tensors, names) else 'without'} the {x}" for x, names in extras.items())
+        findings.append(Finding("tensors", True, f"every tensor of config.json is there, in its shape; {there}"))
     return findings
 
 
+def has(tensors: Iterable[str], names: str) -> bool:
+    """Whether there is a part of the model whose tensors begin so; text-only conversions keep its configuration."""
+    return any(name.startswith(names) for name in tensors)
+
+
 def tensor_problems(tensors: Mapping[str, TensorInfo], config: ModelConfig) -> Iterator[str]:
-    """What is missing or misshapen; `tensors` by canonical name."""
-    for name, shape in vectors(config.text):
-        if name not in tensors:
-            yield f"{name} is missing"
-        elif sorted(tensors[name].shape) != sorted(shape):
-            yield f"{name} is {list(tensors[name].shape)}, config.json asks for {list(shape)}"
-    for module, shape in matrices(config.text):
-        yield from _matrix_problems(tensors, config, module, shape)
+    """What is missing or misshapen; `tensors` by canonical name. Tower and MTP head may be absent, but not in part."""
+    wanted = [trunk(config.text)]
+    if has(tensors, "mtp."):
+        wanted.append(head(config.text))
+    if has(tensors, "visual."):
+        if config.vision is None:
+            yield "there is a vision tower, and no vision_config in config.json"
+        else:
+            wanted.append(tower(config.vision))
+    for name, shape in chain.from_iterable(wanted):
+        if name.endswith(PLAIN):
+            if name not in tensors:
+                yield f"{name} is missing"
+            elif sorted(tensors[name].shape) != sorted(shape):  # convolutions come in two layouts
+                yield f"{name} is {list(tensors[name].shape)}, config.json asks for {list(shape)}"
+        else:
+            yield from _matrix_problems(tensors, config, name, shape)
 
 
 def _matrix_problems(
@@ -136,43 +160,3 @@ def _shapes(shape: tuple[int, ...], q: Quantization | None) -> Iterator[tuple[st
     yield "scales", (*lead, columns // q.group_size)
     if q.has_biases:
         yield "biases", (*lead, columns // q.group_size)
-
-
-def matrices(c: TextConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """(canonical module, [.., out, in]) of every matrix of the language model."""
-    H, E, I, S = c.hidden_size, c.num_experts, c.moe_intermediate_size, c.shared_expert_intermediate_size  # noqa: E741
-    values = c.linear_num_value_heads * c.linear_value_head_dim
-    heads, kv = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
-    yield "embed_tokens", (c.vocab_size, H)
-    for i, kind in enumerate(c.layer_types):
-        if kind == FULL:
-            attention = f"layers.{i}.self_attn"
-            yield from ((f"{attention}.q_proj", (2 * heads, H)), (f"{attention}.k_proj", (kv, H)))
-            yield from ((f"{attention}.v_proj", (kv, H)), (f"{attention}.o_proj", (H, heads)))
-        else:
-            delta = f"layers.{i}.linear_attn"
-            yield from ((f"{delta}.in_proj_qkv", (c.conv_dim, H)), (f"{delta}.in_proj_z", (values, H)))
-            yield from ((f"{delta}.in_proj_{x}", (c.linear_num_value_heads, H)) for x in "ab")
-            yield f"{delta}.out_proj", (H, values)
-        mlp = f"layers.{i}.mlp"
-        yield from ((f"{mlp}.gate", (E, H)), (f"{mlp}.shared_expert_gate", (1, H)))
-        yield from ((f"{mlp}.shared_expert.{x}_proj", (S, H)) for x in ("gate", "up"))
-        yield f"{mlp}.shared_expert.down_proj", (H, S)
-        yield from ((f"{mlp}.experts.gate_up_proj", (E, 2 * I, H)), (f"{mlp}.experts.down_proj", (E, H, I)))
-    if not c.tie_word_embeddings:
-        yield "lm_head", (c.vocab_size, H)
-
-
-def vectors(c: TextConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """(canonical tensor, shape) of everything that is not a matrix; convolutions in either layout."""
-    for i, kind in enumerate(c.layer_types):
-        layer = f"layers.{i}"
-        yield from ((f"{layer}.{x}_layernorm.weight", (c.hidden_size,)) for x in ("input", "post_attention"))
-        if kind == FULL:
-            yield from ((f"{layer}.self_attn.{x}_norm.weight", (c.head_dim,)) for x in "qk")
-        else:
-            delta = f"{layer}.linear_attn"
-            yield f"{delta}.conv1d.weight", (c.conv_dim, 1, c.linear_conv_kernel_dim)
-            yield from ((f"{delta}.{x}", (c.linear_num_value_heads,)) for x in ("A_log", "dt_bias"))
-            yield f"{delta}.norm.weight", (c.linear_value_head_dim,)
-    yield "norm.weight", (c.hidden_size,)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import make_checkpoint
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -29,7 +30,7 @@ from qwen35_local.hub.verify import check_files, check_tensors
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("verify")
-    release = make_checkpoint.write(root / "src", "tiny", "BF16")
+    release = make_checkpoint.write(root / "src", "tiny", "BF16", vision=True)
     home = root / "models"
     home.mkdir()
     convert_directory(release, home / "tiny", recipe("mxfp4"), Parts(), Meter(1, 1, "converted", quiet=True))
@@ -91,7 +92,7 @@ def test_missing_and_cut_files(model):
     [
         ({"num_hidden_layers": 9, "layer_types": None}, "layers.8.input_layernorm.weight is missing"),
         ({"num_experts": 15}, "config.json asks for"),
-        ({"hidden_size": 160}, "config.json asks for"),
+        ({"moe_intermediate_size": 96}, "config.json asks for"),
     ],
 )
 def test_config_that_lies(model, change, problem):
@@ -100,6 +101,52 @@ def test_config_that_lies(model, change, problem):
     config["text_config"] |= change
     path.write_text(json.dumps(config))
     assert any(problem in finding.detail and finding.ok is False for finding in check_tensors(model))
+
+
+def without(path: Path, part: str) -> Path:
+    """The same checkpoint without the tensors whose names hold `part`."""
+    (path / "model.safetensors.index.json").unlink(missing_ok=True)
+    for file in path.glob("*.safetensors"):
+        tensors = mx.load(str(file))
+        assert isinstance(tensors, dict)
+        fresh = file.with_name("fresh.safetensors")
+        mx.save_safetensors(str(fresh), {name: array for name, array in tensors.items() if part not in name})
+        fresh.replace(file)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("part", "problem"),
+    [
+        ("layers.3.self_attn.q_norm", "layers.3.self_attn.q_norm.weight is missing"),
+        ("mtp.layers.0.mlp.experts.3.up", "mtp.layers.0.mlp.experts.3.up_proj is missing"),
+        ("vision_tower.blocks.1.attn.qkv.bias", "visual.blocks.1.attn.qkv.bias is missing"),
+        ("vision_tower.merger.linear_fc2.weight", "visual.merger.linear_fc2 is missing"),
+    ],
+)
+def test_a_tensor_is_missing(model, part, problem):
+    findings = check_tensors(without(model, part))
+    assert [f.detail for f in findings if f.ok is False] == [problem]
+
+
+def test_tower_and_head_may_be_absent_as_a_whole(model):
+    assert check_tensors(model)[1].detail.endswith("in its shape; with the vision tower, with the MTP head")
+    (finding,) = check_tensors(without(without(model, "vision_tower."), "mtp."))[1:]
+    assert finding.ok
+    assert finding.detail.endswith("without the vision tower, without the MTP head")
+
+
+def test_a_tower_of_another_size(model):
+    path = model / "config.json"
+    config = json.loads(path.read_text())
+    config["vision_config"]["intermediate_size"] += 4
+    path.write_text(json.dumps(config))
+    details = [f.detail for f in check_tensors(model) if f.ok is False]
+    assert len(details) == 3 * 3
+    assert "config.json asks for" in details[0]
+    del config["vision_config"]
+    path.write_text(json.dumps(config))
+    assert "no vision_config in config.json" in check_tensors(model)[1].detail
 
 
 def test_damaged_manifest(model):
@@ -235,7 +282,7 @@ def test_list_and_rm(model, capsys, monkeypatch):
     assert Checkpoint.open(model)
     code, out = command(capsys, "rm", "tiny", "--yes")
     assert code == 0
-    assert "freed 3." in out
+    assert "freed 5." in out
     assert not model.exists()
     code, out = command(capsys, "rm", "tiny")
     assert "no model 'tiny'" in out
