@@ -15,12 +15,14 @@ import make_checkpoint
 import mlx.core as mx
 import numpy as np
 import pytest
-from tiny import load
+from tiny import load, opened
+from vision_cases import GRIDS, Shown
 
 from hub.conftest import QUICK
 from hub.fake_hub import FakeHub
 from hub.test_kills import environment
 from qwen35_local.checkpoint.files import Checkpoint
+from qwen35_local.checkpoint.names import canonical
 from qwen35_local.errors import CheckpointError, StorageError, UsageError
 from qwen35_local.hub import store
 from qwen35_local.hub.conversion import plan_conversion
@@ -31,6 +33,9 @@ from qwen35_local.hub.recipe import packing, read_rules, recipe
 from qwen35_local.hub.remote import list_repository
 from qwen35_local.hub.skeleton import GUESS
 from qwen35_local.hub.store import Parts, convert_directory, convert_repository
+from qwen35_local.media import rules as media_rules
+from qwen35_local.model.qwen35 import Qwen35
+from qwen35_local.model.vision import VisionTower
 
 IDS = mx.array([[5, 17, 600, 3, 250, 99, 42]])
 
@@ -41,7 +46,8 @@ def meter() -> Meter:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint.write(tmp_path_factory.mktemp("release") / "src", "tiny", "BF16", shards=5)
+    """With a vision tower, as released."""
+    return make_checkpoint.write(tmp_path_factory.mktemp("release") / "src", "tiny", "BF16", shards=5, vision=True)
 
 
 def hashes(path: Path) -> dict[str, str]:
@@ -128,8 +134,39 @@ def test_nothing_packed_is_the_same_model(release, tmp_path):
     """All matrices kept: every logit equal, so names, norms and convolutions arrive as they left."""
     rules = recipe("mxfp4").with_rules({"*": "bf16"})
     same = convert_directory(release, tmp_path / "same", rules, Parts(), meter())
-    a, b = (np.array(m.logits(m(IDS, m.new_state()))) for m in (load(release), load(same)))
-    np.testing.assert_array_equal(a, b)
+    ends = []
+    for weights, config in (opened(release), opened(same)):
+        model = Qwen35(weights, config.text, mtp=True)
+        state = model.new_state()
+        hidden = model(IDS, state)
+        assert model.mtp is not None
+        embedded = model.embed_tokens.rows(IDS[:, 1:], mx.float32)
+        guessed = model.mtp(hidden[:, :-1], embedded, model.rope, state)
+        ends.append([np.array(model.logits(rows)) for rows in (hidden, guessed)])
+    np.testing.assert_array_equal(ends[0][0], ends[1][0])
+    np.testing.assert_array_equal(ends[0][1], ends[1][1])
+
+
+@pytest.mark.parametrize("name", ["mxfp4", "affine4"])
+def test_the_vision_tower_comes_along_unpacked(release, converted, name):
+    """Its features are those of the release to the bit, and the files that say how to show it pictures are there."""
+    seen = []
+    for path in (release, converted[name]):
+        weights, config = opened(path)
+        assert config.vision is not None
+        seen.append(np.array(VisionTower(weights, config.vision)(mx.array(Shown(GRIDS[3]).patches()), GRIDS[3])))
+        assert media_rules.read_rules(path) == media_rules.read_rules(release)
+    np.testing.assert_array_equal(*seen)
+    assert {"preprocessor_config.json", "video_preprocessor_config.json"} < set(hashes(converted[name]))
+    assert "vision_config" in json.loads((converted[name] / "config.json").read_text())
+
+
+def test_parts_are_left_out_when_asked(release, tmp_path):
+    """And what is left is a whole text model."""
+    out = convert_directory(release, tmp_path / "out", recipe("mxfp4"), Parts(vision=False, mtp=False), meter())
+    names = {canonical(name).split(".")[0] for name in Checkpoint.open(out).tensors}
+    assert names == {"embed_tokens", "layers", "norm", "lm_head"}
+    load(out)
 
 
 def test_small_pieces_make_the_same_files(release, converted, tmp_path, monkeypatch):
@@ -163,7 +200,7 @@ def test_what_is_no_release_is_refused(converted):
 
 def test_disk_too_small(release, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "free_space", lambda path: 2_000_000)
-    with pytest.raises(StorageError, match=r"needs 2\.9 MB and leaves 1\.1 GB free, but .* has 2\.0 MB"):
+    with pytest.raises(StorageError, match=r"needs 5\.0 MB and leaves 1\.1 GB free, but .* has 2\.0 MB"):
         convert_directory(release, tmp_path / "out", recipe("mxfp4"), Parts(), meter())
 
 
@@ -250,7 +287,8 @@ def test_streamed_from_a_hub(release, converted, tmp_path):
 
 def test_a_tight_disk_holds_one_source_shard_at_a_time(release, converted, tmp_path, monkeypatch):
     largest = max(file.stat().st_size for file in release.glob("*.safetensors"))
-    monkeypatch.setattr(store, "free_space", lambda path: 2_900_000 + store.MARGIN + 2 * largest - 100_000)
+    result = plan_conversion(Checkpoint.open(release).tensors, recipe("mxfp4")).data_bytes
+    monkeypatch.setattr(store, "free_space", lambda path: result + store.MARGIN + 2 * largest - 1)
     held = []
     real = store.convert_shard
 
