@@ -2,12 +2,12 @@
 
 Every section prints ratios within its own run, with interleaved repetitions, because a shared disk and shared cores
 make absolute numbers drift. Reads are direct (past the page cache) unless a line says otherwise. It takes 7 GB of disk.
+At the end comes one table of what was asked and what was found.
 """
 
 import argparse
 import json
 import mmap
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +18,14 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
+from streaming import memory as peaks
 from streaming.checkpoint import PRESETS, make
 from streaming.runs import MappedReader, Timeline, drop, places, raw, resident, streamed
 
 from qwen35_local.experts.layout import Extent
 from qwen35_local.experts.reads import Target
 from qwen35_local.experts.source import WORKERS, Source
+from qwen35_local.model.qwen35 import Qwen35
 
 EXPERT_397B = 6_684_672
 IDS = np.random.default_rng(1).integers(0, 2000, 8192).tolist()
@@ -46,7 +48,12 @@ def equal(args: argparse.Namespace) -> dict[str, Any]:
                     checked += 1
                     if not all(np.array_equal(a, b) for a, b in zip(run(model), wanted, strict=True)):
                         wrong.append(f"{share:.0%} packed={packed} lookahead={lookahead} {state}")
-    return {"configurations": checked, "different": wrong, "passed": not wrong}
+    return {
+        "asked": "every configuration bit-equal to resident",
+        "found": f"{checked - len(wrong)} of {checked}",
+        "different": wrong,
+        "passed": not wrong,
+    }
 
 
 def source(args: argparse.Namespace) -> dict[str, Any]:
@@ -73,148 +80,122 @@ def source(args: argparse.Namespace) -> dict[str, Any]:
     reader.close()
     rate = {name: EXPERT_397B * count / float(np.median(seconds)) / 1e9 for name, seconds in times.items()}
     ratio = rate["ours"] / rate["raw"]
-    return {"block": EXPERT_397B, "threads": WORKERS, "gbps": rate, "of_raw": ratio, "passed": ratio >= 0.9}
+    return {
+        "asked": "0.90 of plain threads",
+        "found": f"{ratio:.2f} ({rate['ours']:.2f} of {rate['raw']:.2f} GB/s)",
+        "block": EXPERT_397B,
+        "threads": WORKERS,
+        "gbps": rate,
+        "of_raw": ratio,
+        "passed": ratio >= 0.9,
+    }
 
 
 def decode(args: argparse.Namespace) -> dict[str, Any]:
-    """Resident and streamed token by token, in turns; direct reads from the packed store, a quarter of the slots."""
+    """Resident and streamed token by token, in turns; direct reads from the packed store, a quarter of the slots. Cold
+    is the first tokens, from an empty bank; the rest is warm."""
     path, p = make(args.dir / "decode", "decode"), PRESETS["decode"]
-    warm, turns, tokens = (24, 3, 6) if args.quick else (48, 6, 10)
-    found: dict[str, Any] = {}
+    cold, warm, turns, tokens = (4, 20, 3, 6) if args.quick else (6, 42, 6, 10)
+    found: dict[str, Any] = {"asked": "0.90 of resident if reads < compute, else 1.15 of the larger"}
     model = resident(path)
     for lookahead in (0, 2):
         with streamed(path, p.experts // 4, lookahead=lookahead) as (other, stream):
             sides = {"resident": Timeline(model), "streamed": Timeline(other)}
             seconds: dict[str, list[float]] = {name: [] for name in sides}
+            first = {name: side.decode(IDS[:cold])[1] / cold for name, side in sides.items()}
             for side in sides.values():
-                side.decode(IDS[:warm])
+                side.decode(IDS[cold : cold + warm])
             before = stream.totals()
             for turn in range(turns):
-                ids = IDS[warm + turn * tokens : warm + (turn + 1) * tokens]
+                begin = cold + warm + turn * tokens
                 same = []
                 for name, side in sides.items():
-                    logits, took = side.decode(ids)
+                    logits, took = side.decode(IDS[begin : begin + tokens])
                     seconds[name].append(took / tokens)
                     same.append(logits)
                 assert all(np.array_equal(a, b) for a, b in zip(*same, strict=True))
             totals = stream.totals() - before
-        record = stream.banks[0].layout.expert_nbytes // 4096 * 4096
-        sample = places(path, record, 200, 5)
-        bandwidth = record * len(sample) / raw(sample, record, WORKERS)
+        bandwidth = raw_bandwidth(path, stream.banks[0].layout.expert_nbytes, 200, 5)
         per_token = totals.nbytes / (turns * tokens)
         compute, took = (float(np.median(seconds[name])) for name in ("resident", "streamed"))
         reading = per_token / bandwidth
         speed = float(np.median(np.array(seconds["resident"]) / np.array(seconds["streamed"])))
+        of_bound = took / max(compute, reading)
         found[f"lookahead {lookahead}"] = {
             **totals.report(sum(seconds["streamed"]) * tokens),
             "bytes_per_token": round(per_token),
             "resident_ms": 1e3 * compute,
             "streamed_ms": 1e3 * took,
+            "cold_resident_ms": 1e3 * first["resident"],
+            "cold_streamed_ms": 1e3 * first["streamed"],
             "raw_read_ms": 1e3 * reading,
             "of_resident": speed,
-            "of_bound": took / max(compute, reading),
-            "passed": speed >= 0.9 if reading < compute else took <= 1.15 * max(compute, reading),
+            "of_bound": of_bound,
+            "found": f"{speed:.2f} of resident, {of_bound:.2f} of the bound: {1e3 * took:.0f} ms a token beside "
+            f"{1e3 * compute:.0f}, reads {1e3 * reading:.0f}; cold {1e3 * first['streamed']:.0f}",
+            "passed": speed >= 0.9 if reading < compute else of_bound <= 1.15,
         }
-    found["passed"] = found["lookahead 2"]["passed"] or found["lookahead 0"]["passed"]
-    return found
+    best = max((found["lookahead 0"], found["lookahead 2"]), key=lambda row: (row["passed"], row["of_resident"]))
+    return found | {"found": best["found"], "passed": best["passed"]}
+
+
+def raw_bandwidth(path: Path, nbytes: int, count: int, seed: int) -> float:
+    """Bytes a second of plain direct reads of about `nbytes` each."""
+    block = nbytes // 4096 * 4096
+    sample = places(path, block, count, seed)
+    return block * len(sample) / raw(sample, block, WORKERS)
 
 
 def prefill(args: argparse.Namespace) -> dict[str, Any]:
     """2K tokens at a tenth of the slots, against resident, token by token, and mmap."""
     path, p = make(args.dir / "long", "long"), PRESETS["long"]
-    tokens, few = (512, 24) if args.quick else (2048, 48)
+    tokens, few, turns = (512, 24, 1) if args.quick else (2048, 48, 2)
     ids, slots = IDS[:tokens], p.experts // 10
-    wanted, compute = Timeline(resident(path)).feed(ids)
-    with streamed(path, slots) as (model, stream):
-        before = stream.totals()
-        logits, took = Timeline(model).feed(ids)
-        totals = stream.totals() - before
-        experts = totals.hits + totals.misses  # of a sweep: distinct ones
-        size = stream.banks[0].layout.expert_nbytes
-    record = size // 4096 * 4096
-    sample = places(path, record * 8, 100, 6)
-    bandwidth = record * 8 * len(sample) / raw(sample, record * 8, WORKERS)
-    bound = max(compute, totals.nbytes / bandwidth)
-    with streamed(path, slots) as (model, _):
-        one_by_one = Timeline(model).decode(IDS[:few])[1] / few * tokens
+    model = resident(path)
+    tries = [swept(path, model, ids, slots) for _ in range(turns)]
+    best = min(tries, key=lambda found: found["of_bound"])
+    with streamed(path, slots) as (other, _):
+        one_by_one = Timeline(other).decode(IDS[:few])[1] / few * tokens
     drop(path)
-    with streamed(path, slots, packed=False, direct=False, reader=MappedReader()) as (model, _):
-        mapped = Timeline(model).decode(IDS[:few])[1] / few * tokens
+    with streamed(path, slots, packed=False, direct=False, reader=MappedReader()) as (other, _):
+        mapped = Timeline(other).decode(IDS[:few])[1] / few * tokens
+    one_by_one, mapped = one_by_one / best["seconds"], mapped / best["seconds"]
     return {
+        "asked": "1.2 of max(compute, reads); bytes at most distinct experts x size",
+        "found": f"{', '.join(format(found['of_bound'], '.2f') for found in tries)}; {best['bytes_read'] / 1e9:.2f} of "
+        f"{best['unique_experts_bytes'] / 1e9:.2f} GB; {one_by_one:.1f} times token by token, {mapped:.1f} times mmap",
         "tokens": tokens,
+        "tries": tries,
+        "token_by_token_factor": one_by_one,
+        "mmap_factor": mapped,
+        "passed": all(found["equal"] and found["bytes_read"] <= found["unique_experts_bytes"] for found in tries)
+        and float(np.median([found["of_bound"] for found in tries])) <= 1.2,
+    }
+
+
+def swept(path: Path, model: Qwen35, ids: list[int], slots: int) -> dict[str, Any]:
+    """A prompt through the resident model and through streamed experts, one after the other."""
+    wanted, compute = Timeline(model).feed(ids)
+    with streamed(path, slots) as (other, stream):
+        logits, took = Timeline(other).feed(ids)
+        totals, size = stream.totals(), stream.banks[0].layout.expert_nbytes
+    reading = totals.nbytes / raw_bandwidth(path, 8 * size, 100, 6)
+    return {
         "equal": bool(np.array_equal(logits, wanted)),
         "bytes_read": totals.nbytes,
-        "unique_experts_bytes": experts * size,
+        "unique_experts_bytes": (totals.hits + totals.misses) * size,  # a sweep counts distinct experts
         "seconds": took,
         "resident_seconds": compute,
-        "read_bound_seconds": totals.nbytes / bandwidth,
-        "of_bound": took / bound,
-        "token_by_token_factor": one_by_one / took,
-        "mmap_factor": mapped / took,
-        "passed": took <= 1.2 * bound and totals.nbytes <= experts * size,
+        "read_bound_seconds": reading,
+        "of_bound": took / max(compute, reading),
     }
 
 
 def memory(args: argparse.Namespace) -> dict[str, Any]:
     """Peak resident memory of fresh processes under several budgets, a 4K prompt and 300 tokens each."""
-    path = make(args.dir / "long", "long")
     prompt, tokens = (1024, 50) if args.quick else (4096, 300)
-    rows = []
-    for budget in ("200MB", "400MB") if args.quick else ("280MB", "330MB", "400MB", "580MB"):
-        command = [sys.executable, __file__, "--child", str(path), budget, str(prompt), str(tokens)]
-        said = subprocess.run(command, capture_output=True, text=True, check=False)
-        rows.append(
-            json.loads(said.stdout) if said.returncode == 0 else {"budget": budget, "error": said.stderr[-300:]}
-        )
-    ok = all(row.get("of_budget", 9) <= 1.03 for row in rows)
-    return {"rows": rows, "checkpoint_bytes": sum(f.stat().st_size for f in path.glob("*.safetensors")), "passed": ok}
-
-
-def child(path: Path, budget: str, prompt: int, tokens: int) -> None:
-    """What `memory` runs: the session and plan of the engine, without a tokenizer."""
-    from tiny import opened
-
-    from qwen35_local.backends.memory import expert_layouts, open_stream, plan_memory
-    from qwen35_local.backends.mlx_session import MlxSession
-    from qwen35_local.backends.prefix import Landmarks
-    from qwen35_local.config import Streaming
-    from qwen35_local.model.qwen35 import Qwen35
-
-    weights, config = opened(path)
-    layouts = expert_layouts(path, weights, config.text)
-    chosen = plan_memory(layouts, weights, config, budget, prompt + tokens)
-    stream = open_stream(layouts, config.text, chosen, Streaming(direct=True, elastic=False))
-    model = Qwen35(weights, config.text, stream.experts)
-    stream.fill()
-    session = MlxSession(model, Landmarks(-1, -1, -1), chosen.pass_tokens, stream)
-    del weights
-    for _ in session.sync(IDS[:prompt]):
-        pass
-    after_prompt = peak()
-    for token in IDS[prompt : prompt + tokens]:
-        session.logits()
-        session.advance(token)
-    session.logits()
-    print(
-        json.dumps(
-            {
-                "budget": chosen.budget,
-                "planned": chosen.total,
-                "slots": min(chosen.slots),
-                "pass_tokens": chosen.pass_tokens,
-                "peak_after_prompt": after_prompt,
-                "peak": peak(),
-                "of_budget": peak() / chosen.budget,
-                **session.stats()["experts"],
-            }
-        )
-    )
-
-
-def peak() -> int:
-    """Bytes of resident memory at the highest so far."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    budgets = ("400MB", "580MB") if args.quick else ("280MB", "330MB", "400MB", "580MB")
+    return peaks.memory(make(args.dir / "long", "long"), prompt, tokens, budgets)
 
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
@@ -223,10 +204,6 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 
 
 def main() -> None:
-    if "--child" in sys.argv:
-        path, budget, prompt, tokens = sys.argv[sys.argv.index("--child") + 1 :]
-        child(Path(path), budget, int(prompt), int(tokens))
-        return
     parser = argparse.ArgumentParser(description="Measure streamed experts on this machine.")
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
@@ -237,6 +214,9 @@ def main() -> None:
     for name in args.sections or SECTIONS:
         found[name] = SECTIONS[name](args)
         print(f"{'ok  ' if found[name]['passed'] else 'MISS'} {name}: {json.dumps(found[name])}", flush=True)
+    print("\n| section | asked | found | |\n| --- | --- | --- | --- |")
+    for name, row in found.items():
+        print(f"| {name} | {row['asked']} | {row['found']} | {'ok' if row['passed'] else '**missed**'} |")
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))
 
