@@ -1,7 +1,9 @@
 """`memory=`: the same answers from a fraction of the memory, telemetry, refusals, a failing disk."""
 
 import errno
+import os
 import shutil
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -174,3 +176,28 @@ def test_a_cancelled_sweep_leaves_a_usable_session(model, small):
         next(events)
         events.close()
         assert answer(engine).text == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0 or not Path("/dev/loop0").exists(), reason="mounts")
+def test_a_disk_that_is_gone_and_comes_back(model, small, tmp_path):
+    """A real EIO: the file system that the model lies on loses the disk under it, and gets it back."""
+    image, mount = tmp_path / "image", tmp_path / "disk"
+    mount.mkdir()
+    image.write_bytes(bytes(48 << 20))
+    subprocess.run(["mkfs.ext4", "-q", "-d", str(model), str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop,ro", str(image), str(mount)], check=True)
+    try:
+        with opened(mount, memory="9MB", context=256, streaming=Streaming(direct=True)) as engine:
+            wanted = answer(engine)
+            content = image.read_bytes()
+            os.truncate(image, 4096)
+            with pytest.raises(ExpertReadError, match=r"cannot read expert \d+ of layers.* Input/output error"):
+                engine.complete("another " * 40, max_tokens=3)
+            with image.open("r+b") as back:
+                back.write(content)
+            assert answer(engine).message == wanted.message
+            said = answer(engine).done.stats.extra["experts"]
+            assert said["bytes_read"] > 0
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
