@@ -1,12 +1,14 @@
 """`qwen35 rm MODEL`: asks, shows what it frees, and removes it."""
 
 import argparse
+import os
 import shutil
 import sys
 
 from ..config import Settings
 from ..errors import StorageError, UsageError
-from ..hub.library import find_stored
+from ..hub.library import DOOMED, find_stored
+from ..hub.place import lock
 from ..hub.progress import size
 
 
@@ -25,9 +27,12 @@ def run(args: argparse.Namespace) -> int:
             print("kept")
             return 1
     try:
+        if model.state == "unfinished":
+            os.close(lock(model.path))  # a download that goes on would lose its ground
         # First out of its name, so that a half-removed directory is never taken for a model.
-        doomed = model.path.with_name(f".{model.path.name}.removed")
-        model.path.rename(doomed)
+        doomed = model.path
+        if model.state != "half removed":
+            doomed = model.path.rename(model.path.with_name(f".{model.path.name}{DOOMED}"))
         shutil.rmtree(doomed)
     except OSError as error:
         raise StorageError(f"{model.path} cannot be removed: {error.strerror}") from error

@@ -8,14 +8,15 @@ from typing import Literal
 
 from ..errors import ModelNotFound, Qwen35Error
 from .manifest import Manifest
-from .place import occupied
+from .place import SUFFIX, occupied
 
-State = Literal["whole", "unfinished", "in the Hub cache"]
+State = Literal["whole", "unfinished", "in the Hub cache", "half removed"]
+DOOMED = ".removed"  # a directory that is going, under its name with a dot before and this behind
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """`nbytes` on the disk; `total` of a finished directory or, of an unfinished one, None."""
+    """`nbytes` on the disk; `source` is its repository or directory, where that is known."""
 
     name: str
     path: Path
@@ -33,8 +34,11 @@ def _ours(home: Path) -> Iterator[Stored]:
     for path in home.iterdir() if home.is_dir() else ():
         if not path.is_dir():
             continue
-        if path.name.endswith(".partial"):
-            yield Stored(path.name.removesuffix(".partial"), path, "unfinished", occupied(path), "")
+        if path.name.startswith("."):
+            if path.name.endswith(DOOMED):
+                yield Stored(path.name, path, "half removed", occupied(path), "")
+        elif path.name.endswith(SUFFIX):
+            yield Stored(path.name.removesuffix(SUFFIX), path, "unfinished", occupied(path), "")
         elif any(path.rglob("*.safetensors")) or any(path.rglob("*.gguf")):
             try:
                 manifest = Manifest.read(path)

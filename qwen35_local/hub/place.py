@@ -13,12 +13,26 @@ from ..errors import StorageError
 from .journal import sync_directory
 from .manifest import Manifest, replace_text
 
-LOCK = ".lock"
+LOCK, SUFFIX = ".lock", ".partial"
 MARGIN = 1 << 30  # bytes left free; a full system disk harms more than this program
 
 
 def partial_of(target: Path) -> Path:
-    return target.with_name(target.name + ".partial")
+    return target.with_name(target.name + SUFFIX)
+
+
+def lock(partial: Path) -> int:
+    """A file handle that keeps all others out of a directory until it is closed. Raises StorageError with the one who
+    is in there, or OSError."""
+    handle = os.open(partial / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
+        os.close(handle)
+        model = partial.name.removesuffix(SUFFIX)
+        raise StorageError(f"another process (pid {holder}) is already working on {model}") from None
+    return handle
 
 
 class Workplace:
@@ -29,15 +43,9 @@ class Workplace:
         self.target, self.path = target, partial_of(target)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = lock(self.path)
         except OSError as error:
             raise StorageError(f"{target.parent} cannot be written ({error.strerror}): choose another place") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.read(self._lock, 20).decode(errors="replace").strip() or "unknown"
-            os.close(self._lock)
-            raise StorageError(f"another process (pid {holder}) is already working on {target}") from None
         if target.exists():
             self.close()
             shutil.rmtree(self.path)
@@ -95,8 +103,8 @@ def free_space(path: Path) -> int:
 
 
 def occupied(path: Path) -> int:
-    """Bytes that a directory's files take on the disk; holes of sparse files are not counted."""
-    return sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file())
+    """Bytes that a directory's files take on the disk; holes of sparse files and what links lead to are not counted."""
+    return sum(file.lstat().st_blocks * 512 for file in path.rglob("*") if file.is_file() and not file.is_symlink())
 
 
 class on_disk:

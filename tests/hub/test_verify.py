@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from qwen35_local.gguf.convert import Types
 from qwen35_local.gguf.convert import convert as gguf_convert
 from qwen35_local.hub.known import known_hashes, known_hashes_of
 from qwen35_local.hub.manifest import Entry, Manifest
+from qwen35_local.hub.place import Workplace, occupied
 from qwen35_local.hub.progress import Meter
 from qwen35_local.hub.recipe import recipe
 from qwen35_local.hub.store import Parts, convert_directory
@@ -287,6 +289,35 @@ def test_list_and_rm(model, capsys, monkeypatch):
     code, out = command(capsys, "rm", "tiny")
     assert "no model 'tiny'" in out
     assert code == 2
+
+
+def test_what_is_being_fetched_is_not_removed(model, capsys):
+    with Workplace(model.with_name("half")) as place:
+        code, out = command(capsys, "rm", "half", "--yes")
+        assert code == 2
+        assert f"another process (pid {os.getpid()}) is already working on half" in out
+        assert place.path.exists()
+    assert command(capsys, "rm", "half", "--yes")[0] == 0
+    assert not place.path.exists()
+
+
+def test_a_removal_that_was_killed_can_be_finished(model, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda path: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main(["rm", "tiny", "--yes"])
+    out = command(capsys, "list")[1]
+    assert ".tiny.removed" in out
+    assert "half removed" in out
+    assert command(capsys, "rm", ".tiny.removed", "--yes")[0] == 0
+    assert not list(model.parent.iterdir())
+
+
+def test_links_take_no_disk(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "b").write_bytes(bytes(range(256)) * 400)
+    (tmp_path / "link").symlink_to("blobs/b")
+    assert occupied(tmp_path) == occupied(tmp_path / "blobs") > 100_000
 
 
 def test_doctor(capsys, monkeypatch, tmp_path):
