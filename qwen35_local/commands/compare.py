@@ -2,8 +2,9 @@
 
 import argparse
 import json
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,16 @@ from typing import Any
 import numpy as np
 
 from .. import open as open_engine
+from ..backends import gguf_of
 from ..backends.local import LocalEngine
 from ..backends.mlx import MlxEngine
 from ..engine import ChatRequest
 from ..errors import UsageError
+from ..hub.place import on_disk
 from ..hub.quality import Agreement, agreement, shared_experts
 from ..model.moe import Routed
 
+PER_LINE = 8  # layers; two of the model's periods
 WINDOW = 512  # tokens that are read together; each window begins from an empty state
 
 
@@ -85,41 +89,58 @@ def chat_windows(text: str, most: int, engine: LocalEngine) -> list[Window]:
 
 
 def compare(a: str, b: str, make_windows: Windows, memory: str | None = None) -> dict[str, Any]:
-    """Numbers by name. One model at a time has its weights in memory."""
-    options: dict[str, Any] = {"dtype": "float32"} | ({"memory": memory} if memory else {})
-    with _open(a, options) as engine:
-        windows = make_windows(engine)
-        if not windows:
-            raise UsageError("there is nothing to judge: the text is too short, or --tokens too small", "text")
-        first = _Heard(engine, windows)
-    with _open(b, options) as engine:
-        if make_windows(engine) != windows:
-            raise UsageError(f"{a} and {b} have different tokenizers: their answers cannot be compared token by token")
-        second = _Heard(engine, windows)
-    total = Agreement()
-    for x, y, window in zip(first.logits, second.logits, windows, strict=True):
-        total += agreement(x, y, window.ids, window.start)
-    routers = [shared_experts(x, y) for x, y in zip(first.experts, second.experts, strict=True)]
+    """Numbers by name. One model at a time is in memory; the logits of the first wait in a temporary file.
+    `routers` is empty if one of them does not say which experts it takes."""
+    with on_disk(Path(tempfile.gettempdir()) / "logits"), tempfile.TemporaryFile() as kept:
+        with open_engine(a, **_options(a, memory)) as engine:
+            windows = make_windows(engine)
+            if not windows:
+                raise UsageError("there is nothing to judge: the text is too short, or --tokens too small", "text")
+            first, vocabulary = _Ear(engine), engine.info.vocab_size
+            for window in _watched(a, windows):
+                kept.write(np.ascontiguousarray(engine.logits(window.ids), np.float32).data)
+        kept.seek(0)
+        total = Agreement()
+        with open_engine(b, **_options(b, memory)) as engine:
+            if engine.info.vocab_size != vocabulary or make_windows(engine) != windows:
+                raise UsageError(f"{a} and {b} have different tokenizers: their answers cannot be compared")
+            second = _Ear(engine)
+            for window in _watched(b, windows):
+                logits = engine.logits(window.ids)
+                before = np.frombuffer(kept.read(4 * logits.size), np.float32).reshape(logits.shape)
+                total += agreement(before, logits, window.ids, window.start)
+    routers = [shared_experts(*pair) for pair in zip(first.experts(), second.experts(), strict=False)]
     return {"a": a, "b": b, "tokens": total.tokens} | total.summary() | {"routers": routers}
 
 
-@contextmanager
-def _open(name: str, options: dict[str, Any]) -> Iterator[MlxEngine]:
-    with open_engine(name, **options) as engine:
-        if not isinstance(engine, MlxEngine):
-            raise UsageError(f"{name} is a GGUF file: compare reads MLX and released checkpoints")
-        yield engine
+def _options(name: str, memory: str | None) -> dict[str, Any]:
+    """Everything in float32, so that what differs is the weights."""
+    return {"dtype": "float32"} | ({"memory": memory} if memory and gguf_of(name) is None else {})
 
 
-class _Heard:
-    """A model's logits for every window (float32 [T, V] each), and its chosen experts (layer -> [tokens, K])."""
+def _watched(name: str, windows: Sequence[Window]) -> Iterator[Window]:
+    """With a line that says how far it is, where somebody watches."""
+    watched = sys.stderr.isatty()
+    for number, window in enumerate(windows, 1):
+        if watched:
+            print(f"\r\x1b[K{Path(name).name}: {number} of {len(windows)}", end="", file=sys.stderr, flush=True)
+        yield window
+    if watched:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
-    def __init__(self, engine: MlxEngine, windows: Sequence[Window]):
-        chosen: list[list[np.ndarray]] = [[] for _ in engine.model.layers]
-        for layer, heard in zip(engine.model.layers, chosen, strict=True):
+
+class _Ear:
+    """Hears which experts a model takes from now on; llama.cpp does not say."""
+
+    def __init__(self, engine: LocalEngine):
+        layers = engine.model.layers if isinstance(engine, MlxEngine) else ()
+        self._heard: list[list[np.ndarray]] = [[] for _ in layers]
+        for layer, heard in zip(layers, self._heard, strict=True):
             layer.mlp.route = _remembering(layer.mlp.route, heard)  # pyright: ignore[reportAttributeAccessIssue]
-        self.logits = [engine.logits(window.ids) for window in windows]
-        self.experts = [np.concatenate(heard) for heard in chosen]
+
+    def experts(self) -> list[np.ndarray]:
+        """Of each layer, [tokens, K]."""
+        return [np.concatenate(heard) for heard in self._heard]
 
 
 def _remembering(route: Callable[[Any], Routed], heard: list[np.ndarray]) -> Callable[[Any], Routed]:
@@ -132,14 +153,22 @@ def _remembering(route: Callable[[Any], Routed], heard: list[np.ndarray]) -> Cal
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """For people; the worst layers first, as they are where trouble starts."""
-    routers = found["routers"]
-    worst = sorted(range(len(routers)), key=routers.__getitem__)[:5]
+    """For people; routers layer by layer, as they are where trouble starts."""
     return [
         f"{found['b']} against {found['a']}, {found['tokens']} tokens",
         f"perplexity         {found['perplexity_b']:.4f} (against {found['perplexity_a']:.4f})",
         f"KL divergence      {found['kl']:.5f} nats a token, at most {found['kl_worst']:.3f}",
         f"same first choice  {100 * found['top1']:.2f} %",
-        f"same experts       {100 * float(np.mean(routers)):.2f} % on average; least in "
-        + ", ".join(f"layer {i} {100 * routers[i]:.1f} %" for i in worst),
+        *_routers(found["routers"]),
     ]
+
+
+def _routers(shares: Sequence[float]) -> Iterator[str]:
+    if not shares:
+        yield "same experts       not told: llama.cpp does not say which it takes"
+        return
+    worst = min(range(len(shares)), key=shares.__getitem__)
+    yield f"same experts       {100 * np.mean(shares):.2f} % on average; layer by layer (least in layer {worst}):"
+    for first in range(0, len(shares), PER_LINE):
+        row = " ".join(f"{100 * share:5.1f}" for share in shares[first : first + PER_LINE])
+        yield f"{f'{first} to {min(first + PER_LINE, len(shares)) - 1}':>17}  {row}"

@@ -38,16 +38,26 @@ class Agreement:
         }
 
 
+ROWS = 64  # tokens judged at a time: with 248,320 logits each, float64 copies of more would take gigabytes
+
+
 def agreement(a: np.ndarray, b: np.ndarray, ids: Sequence[int], start: int = 1) -> Agreement:
     """Logits float32 [T, V] of both models for `ids` [T]; row t predicts ids[t + 1]. Tokens before `start` (at least 1)
     are given, not judged."""
-    log_a, log_b = log_softmax(a[start - 1 : -1]), log_softmax(b[start - 1 : -1])
-    next_ids = np.asarray(ids[start:])[:, None]
+    total = Agreement()
+    for first in range(start, len(ids), ROWS):
+        last = min(first + ROWS, len(ids))
+        total += _agreement(a[first - 1 : last - 1], b[first - 1 : last - 1], np.asarray(ids[first:last]))
+    return total
+
+
+def _agreement(a: np.ndarray, b: np.ndarray, next_ids: np.ndarray) -> Agreement:
+    log_a, log_b = log_softmax(a), log_softmax(b)
     each = (np.exp(log_a) * (log_a - log_b)).sum(-1)
     return Agreement(
-        len(ids) - start,
-        -float(np.take_along_axis(log_a, next_ids, 1).sum()),
-        -float(np.take_along_axis(log_b, next_ids, 1).sum()),
+        len(next_ids),
+        -float(np.take_along_axis(log_a, next_ids[:, None], 1).sum()),
+        -float(np.take_along_axis(log_b, next_ids[:, None], 1).sum()),
         float(each.sum()),
         float(each.max(initial=0.0)),
         int((log_a.argmax(-1) == log_b.argmax(-1)).sum()),
