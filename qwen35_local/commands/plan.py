@@ -51,6 +51,7 @@ def describe(model: str, memory: str | None, context: int | None, machine: str |
         "context": chosen.context,
         "experts": {
             "bytes_each": geometry.expert_nbytes,
+            "per_token": geometry.top_k,
             "bytes_per_token_uncached": geometry.token_nbytes,
             "bytes_in_all": geometry.experts_nbytes,
         },
@@ -126,6 +127,10 @@ def lines(found: dict[str, Any]) -> list[str]:
         if found["resident"]
         else f"{min(slots)} to {max(slots)} experts of each layer are in memory; the others are streamed from disk",
     ]
+    if min(slots) < 2 * experts["per_token"]:
+        text.append(
+            f"fewer than {2 * experts['per_token']}, those of two tokens, are slow: raise --memory or lower --context"
+        )
     if (p := found["predictions"]) is None:
         return [*text, "name a Mac with --machine to see predicted speeds"]
     text += [

@@ -35,9 +35,17 @@ def test_this_machine_says_no_speeds():
     assert "name a Mac with --machine" in "\n".join(lines(found))
 
 
+def test_few_experts_in_memory_are_said_to_be_slow():
+    for machine, few in (("m4-24", True), ("m3-max-48", False)):
+        found = describe("397b", None, None, machine)
+        assert (min(found["slots_per_layer"]) < 20) == few
+        assert any("fewer than 20, those of two tokens" in line for line in lines(found)) == few
+
+
 def test_a_model_directory():
     found = describe("miniature", "2GB", None, None)
     assert found["resident"]
+    assert not any("fewer than" in line for line in lines(found))
 
 
 def test_refusals():
