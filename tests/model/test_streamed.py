@@ -19,6 +19,8 @@ from tiny import load, opened
 from qwen35_local.errors import ExpertReadError
 from qwen35_local.experts.governor import Governor
 from qwen35_local.experts.source import Source
+from qwen35_local.experts.store import open_store
+from qwen35_local.experts.store import pack as pack_experts
 from qwen35_local.model.qwen35 import Qwen35, drained
 from qwen35_local.model.stream import ExpertStream
 
@@ -58,10 +60,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory):
 
 @contextmanager
 def streamed(
-    path: Path, slots: int, scratch: int = 4, lookahead: int = 0, direct: bool = False, source: Source | None = None
+    path: Path,
+    slots: int,
+    scratch: int = 4,
+    lookahead: int = 0,
+    direct: bool = False,
+    source: Source | None = None,
+    packed: bool = False,
 ) -> Iterator[tuple[Qwen35, ExpertStream]]:
     weights, config = opened(path)
-    layouts = weights.expert_layouts(config.text)
+    layouts = open_store(path / "experts") if packed else weights.expert_layouts(config.text)
     source = source or Source(direct, workers=3)
     stream = ExpertStream(layouts, [slots] * len(layouts), scratch, source, config.text, lookahead)
     stream.fill()
@@ -69,10 +77,10 @@ def streamed(
     stream.close()
 
 
-def logits_of(model: Qwen35, pieces: Sequence[int]) -> np.ndarray:
+def logits_of(model: Qwen35, pieces: Sequence[int], ids: np.ndarray = IDS) -> np.ndarray:
     state, start, parts = model.new_state(), 0, []
     for length in pieces:
-        hidden = model(mx.array(IDS[None, start : start + length]), state)
+        hidden = model(mx.array(ids[None, start : start + length]), state)
         parts.append(np.array(model.logits(hidden))[0])
         start += length
     return np.concatenate(parts)
@@ -88,21 +96,32 @@ def test_every_budget_gives_the_same_bits(checkpoint, dtype, mode, layout):
             assert np.array_equal(logits_of(model, PIECES), wanted), f"warm, {slots} slots"
 
 
+@pytest.fixture(scope="module")
+def with_store(checkpoint) -> Path:
+    path = checkpoint()
+    weights, config = opened(path)
+    list(pack_experts(weights.expert_layouts(config.text), path / "experts"))
+    return path
+
+
 @settings(max_examples=6, deadline=None)
 @given(
     st.integers(1, 16),
     st.integers(4, 16),
     st.integers(0, 3),
     st.lists(st.integers(1, 15), min_size=1, max_size=5),
-    st.integers(0, 50),
+    st.integers(0, 10**6),
+    st.booleans(),
+    st.booleans(),
 )
-def test_random_budgets_and_pieces(checkpoint, slots, scratch, lookahead, pieces, seed):
-    path = checkpoint()
-    wanted = logits_of(load(path), pieces)
-    with streamed(path, slots, scratch, lookahead) as (model, stream):
+def test_random_routing_budgets_pieces_and_places(with_store, slots, scratch, lookahead, pieces, seed, packed, direct):
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, 600, 80)
+    wanted = logits_of(load(with_store), pieces, ids)
+    with streamed(with_store, slots, scratch, lookahead, direct, packed=packed) as (model, stream):
         for bank in stream.banks:  # as if other prompts had been here before
-            bank.heat[:] = np.random.default_rng(seed).exponential(size=16)
-        assert np.array_equal(logits_of(model, pieces), wanted)
+            bank.heat[:] = rng.exponential(size=16)
+        assert np.array_equal(logits_of(model, pieces, ids), wanted)
 
 
 def test_a_long_pass_equals_short_ones_and_reads_each_expert_once(checkpoint):
