@@ -93,6 +93,8 @@ class LayerBank:
             scratch.retire()
         self.generation += 1
         flights = [Flight(e, self.slots, slot, self._guesses[e].batch) for e, slot in plan.joined]
+        for flight in reversed(flights):
+            self.source.hurry(flight.batch)
         for (expert, slot), victim in zip(plan.misses, plan.victims, strict=True):
             self._vacate(victim, slot)
             flights.append(self._depart(expert, self.slots, slot))

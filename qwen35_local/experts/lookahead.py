@@ -24,7 +24,7 @@ class Lookahead:
         if self.rest:
             self.rest -= 1
             return
-        if bank.source.queued:  # demand reads would wait behind ours on the disk
+        if bank.source.behind:  # those of the layer before have not even begun
             return
         self._issued += bank.guess(experts, self.most)
         if self._issued >= TRIAL:

@@ -93,9 +93,16 @@ class Source:
         return batch
 
     @property
-    def queued(self) -> int:
-        """Reads waiting for a thread: above zero the disk is saturated."""
-        return len(self._urgent) + len(self._idle)
+    def behind(self) -> int:
+        """Reads that are not urgent and have not begun: above zero the disk has no time for more of them."""
+        return len(self._idle)
+
+    def hurry(self, batch: Batch) -> None:
+        """This batch is needed now: what of it has not begun comes before everything else."""
+        with self._wake:
+            if waiting := [entry for entry in self._idle if entry[1] is batch]:
+                self._idle = deque(entry for entry in self._idle if entry[1] is not batch)
+                self._urgent.extendleft(reversed(waiting))
 
     def close(self) -> None:
         """Stop the threads and close the files; reads that have not begun fail."""

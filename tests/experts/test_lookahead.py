@@ -15,7 +15,7 @@ class FakeBank:
     """Takes every guess; a share of them is used."""
 
     def __init__(self, useful: float):
-        self.source: Any = SimpleNamespace(queued=0, counters=SimpleNamespace(guesses_used=0.0))
+        self.source: Any = SimpleNamespace(behind=0, counters=SimpleNamespace(guesses_used=0.0))
         self.useful, self.guessed = useful, 0
 
     def guess(self, experts: list[int], most: int) -> int:
@@ -47,9 +47,9 @@ def test_useless_guesses_stop_and_are_tried_again():
 
 def test_a_saturated_disk_gets_no_guesses():
     ahead, bank = Lookahead(2), FakeBank(1.0)
-    bank.source.queued = 1
+    bank.source.behind = 1
     assert asked(ahead, bank, 50) == 0
-    bank.source.queued = 0
+    bank.source.behind = 0
     assert asked(ahead, bank, 50) == 100
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from qwen35_local.errors import ExpertReadError
 from qwen35_local.experts.layout import Extent
 from qwen35_local.experts.reader import ALIGN, Reader, address
 from qwen35_local.experts.reads import Target
-from qwen35_local.experts.source import Source
+from qwen35_local.experts.source import Batch, Source
 
 SIZE = 3 * ALIGN + 777
 
@@ -150,20 +151,42 @@ def test_direct_reads_into_aligned_memory_do_not_copy(file):
     opened.close()
 
 
-def test_urgent_reads_overtake(reader, file):
-    source = Source(workers=1, reader=reader)
-    order, go = [], threading.Event()
+def begun(reader, file, submitted: Callable[[Source], Sequence[Batch]]) -> list[int]:
+    """The offsets of one thread's reads, in order, of what was submitted while it was busy with offset 99."""
+    source, order, busy, go = Source(workers=1, reader=reader), [], threading.Event(), threading.Event()
 
     def fault(views, offset):
-        go.wait(10)
         order.append(offset)
+        busy.set()
+        go.wait(10)
 
     reader.fault = fault
-    batches = [
-        source.submit([target(file, at, 1)[0]], urgent=urgent) for at, urgent in ((0, False), (1, False), (2, True))
-    ]
+    first = source.submit([target(file, 99, 1)[0]])
+    assert busy.wait(10)
+    batches = submitted(source)
     go.set()
-    for batch in batches:
+    for batch in (first, *batches):
         batch.wait()
     source.close()
-    assert order.index(2) < order.index(1)  # the thread may have taken 0 before 2 came
+    return order[1:]
+
+
+def test_urgent_reads_overtake(reader, file):
+    def submitted(source: Source) -> list[Batch]:
+        urgent = (False, False, True, True)
+        return [source.submit([target(file, at, 1)[0]], urgent=now) for at, now in enumerate(urgent)]
+
+    assert begun(reader, file, submitted) == [2, 3, 0, 1]
+
+
+def test_what_was_guessed_and_is_needed_comes_first(reader, file):
+    def submitted(source: Source) -> list[Batch]:
+        guesses = [source.submit([target(file, at, 1)[0]], urgent=False) for at in (0, 1, 2)]
+        assert source.behind == 3
+        demand = source.submit([target(file, 3, 1)[0]])
+        source.hurry(guesses[1])
+        assert source.behind == 2
+        source.hurry(demand)  # it is urgent already
+        return [*guesses, demand]
+
+    assert begun(reader, file, submitted) == [1, 3, 0, 2]
