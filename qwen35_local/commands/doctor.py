@@ -17,8 +17,12 @@ from ..hub.library import stored_models
 from ..hub.machine import this_machine
 from ..hub.place import free_space
 from ..hub.progress import size
+from .layout import labelled
 
 PORT = 8035  # of `qwen35 serve`
+MISSING = "missing"
+LIBRARIES = ("huggingface-hub", "tokenizers", "numpy", "textual", "pillow")
+EXTRAS = {"av": "video", "textual-serve": "web"}  # package -> our extra that brings it
 TOKEN_BYTES = 4.01e9  # of experts that one token of the 397B in MXFP4 needs when none is in memory
 
 
@@ -53,7 +57,9 @@ def examine(disk: bool) -> dict[str, Any]:
         "disk": {"free": free_space(settings.models)} | (_disk(settings.models) if disk else {}),
         "port": {"number": PORT, "free": _port_is_free(PORT)},
         "terminal": {"pictures": settings.graphics, "colours": not settings.no_color, "cursor": not settings.dumb},
-        "libraries": {name: _version(name) for name in ("huggingface-hub", "tokenizers", "numpy", "textual", "pillow")},
+        "hub": _hub(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "extras": {name: {"version": _version(name), "for": what} for name, what in EXTRAS.items()},
     }
 
 
@@ -61,7 +67,19 @@ def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "missing"
+        return MISSING
+
+
+def _hub() -> dict[str, Any]:
+    """By huggingface_hub's own rules; whether there is a token, never the token."""
+    from huggingface_hub import constants, get_token
+
+    return {
+        "endpoint": constants.ENDPOINT,
+        "token": get_token() is not None,
+        "offline": constants.HF_HUB_OFFLINE,
+        "cache": constants.HF_HUB_CACHE,
+    }
 
 
 def _mlx() -> dict[str, Any]:
@@ -130,15 +148,16 @@ def lines(found: dict[str, Any]) -> list[str]:
         ("qwen35", f"{found['qwen35']} on Python {found['python']}, {found['system']}"),
         ("machine", f"{found['machine']}, {memory['available'] / 2**30:.1f} GiB of it free"),
         *((name, _backend(backend)) for name, backend in found["backends"].items()),
-        *((f"  {kernel['operation']}", _kernel(kernel)) for kernel in found["kernels"]),
+        *_kernel_rows(found["kernels"]),
         ("disk", f"{size(disk['free'])} free in {found['models']['directory']}" + _rates(disk)),
         ("models", f"{found['models']['count']} on this machine (`qwen35 list`)"),
         ("server", f"port {port['number']} is {'free' if port['free'] else 'taken: use `qwen35 serve --port`'}"),
         ("terminal", f"pictures as {terminal['pictures']}, {'with' if terminal['colours'] else 'without'} colours"),
+        ("hub", _hub_line(found["hub"])),
         ("libraries", ", ".join(f"{name} {version}" for name, version in found["libraries"].items())),
+        *((name, _extra(extra)) for name, extra in found["extras"].items()),
     ]
-    width = max(len(name) for name, _ in rows)
-    return [f"{name:{width}}  {text}" for name, text in rows]
+    return list(labelled(rows))
 
 
 def _backend(backend: dict[str, Any]) -> str:
@@ -147,9 +166,26 @@ def _backend(backend: dict[str, Any]) -> str:
     return f"missing; to install it: {backend['install']}"
 
 
+def _hub_line(hub: dict[str, Any]) -> str:
+    token = "with a token" if hub["token"] else "without a token (`hf auth login` for gated repositories)"
+    return f"{hub['endpoint']}, {token}" + (", offline: HF_HUB_OFFLINE is set" if hub["offline"] else "")
+
+
+def _extra(extra: dict[str, str]) -> str:
+    if extra["version"] != MISSING:
+        return extra["version"]
+    return f"missing; to install it: pip install 'qwen35-local[{extra['for']}]'"
+
+
+def _kernel_rows(kernels: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    if not any(kernel["trials"] for kernel in kernels):
+        return [("kernels", f"{len(kernels)} operations run their reference: kernels are tried on Metal only")]
+    return [(f"  {kernel['operation']}", _kernel(kernel)) for kernel in kernels]
+
+
 def _kernel(kernel: dict[str, Any]) -> str:
     trials = "; ".join(f"{name} {outcome}" for name, outcome in kernel["trials"].items())
-    return f"runs {kernel['used']}" + (f" ({trials})" if trials else " (kernels are tried on Metal only)")
+    return f"runs {kernel['used']}" + (f" ({trials})" if trials else "")
 
 
 def _rates(disk: dict[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """What a download will do, as values and for people."""
 
 import json
-import sys
 from typing import Any
 
 from ..hub.catalog import Build
@@ -9,6 +8,7 @@ from ..hub.download import DownloadPlan
 from ..hub.machine import Machine
 from ..hub.progress import duration, size
 from .expect import expectation
+from .layout import labelled
 
 
 def facts_of(
@@ -43,10 +43,8 @@ def show_plan(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps({"plan": facts}), flush=True)
         return
-    for name, value in facts.items():
-        if value != 0:
-            print(f"{name:11} {_said(name, value)}")
-    sys.stdout.flush()
+    rows = [(name, _said(name, value)) for name, value in facts.items() if value != 0]
+    print("\n".join(labelled(rows)), flush=True)
 
 
 def _said(name: str, value: Any) -> str:

@@ -17,6 +17,7 @@ from ..gguf.model import GgufModel, parts_of
 from ..hub.known import Known, known_hashes, known_hashes_of
 from ..hub.progress import Meter
 from ..hub.verify import Finding, check_files, check_tensors
+from .layout import labelled
 
 MARK = {True: "ok", False: "FAILED", None: "skipped"}
 QUESTION, ANSWER = "What is 2 + 2?", "4"
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     for finding in checks(args.model, not args.no_forward, quiet=args.json):
         findings.append(finding)
         if not args.json:
-            print(f"{finding.check:9} {MARK[finding.ok]:8} {finding.detail}", flush=True)
+            print("\n".join(labelled([(f"{finding.check:9} {MARK[finding.ok]:7}", finding.detail)])), flush=True)
     good = all(finding.ok is not False for finding in findings)
     if args.json:
         rows = [{"check": f.check, "ok": f.ok, "detail": f.detail} for f in findings]

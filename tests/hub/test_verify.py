@@ -16,6 +16,7 @@ from hub.fake_hub import git_hash
 from qwen35_local.checkpoint.files import Checkpoint
 from qwen35_local.checkpoint.locate import find_model
 from qwen35_local.cli import main
+from qwen35_local.commands.doctor import MISSING
 from qwen35_local.commands.verify import judged
 from qwen35_local.errors import CheckpointError
 from qwen35_local.gguf.convert import Types
@@ -329,8 +330,16 @@ def test_doctor(capsys, monkeypatch, tmp_path):
     assert found["backends"]["mlx"]["ok"]
     assert found["disk"]["read"] > 0
     assert {kernel["operation"] for kernel in found["kernels"]} >= {"router_topk"}
+    assert found["hub"] | {"cache": ""} == {
+        "endpoint": "https://huggingface.co", "token": False, "offline": False, "cache": "",
+    }  # fmt: skip
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr("qwen35_local.commands.doctor._version", lambda package: MISSING)
     code, out = command(capsys, "doctor", "--no-disk")
     assert "port 8035" in out
+    assert "with a token" in out
+    assert "hf_secret" not in out
+    assert "pip install 'qwen35-local[video]'" in out
 
 
 def test_bench_and_verify_of_the_miniature(capsys):
