@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 SPECIAL_TOKENS = 33
+EXACT = (".A_log", ".linear_attn.norm.weight")  # float32 whatever the rest is
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,13 @@ PRESETS = {
     # 0.5 G parameters, 0.1 G of them active: large enough that arithmetic dominates.
     "mid": Preset(1024, 8, 8192, 16, 2, 128, 4, 16, 128, 64, 8, 256, 32768),
 }
+
+
+# The 397B as released, for skeletons: its data would be 807 GB.
+RELEASED = Preset(
+    4096, 60, 248320, 32, 2, 256, 16, 64, 128, 512, 10, 1024, 262144,
+    vision_depth=27, vision_hidden=1152, vision_intermediate=4304, vision_heads=16, vision_side=48,
+)  # fmt: skip
 
 
 def config(p: Preset, dtype: str, yarn: float = 1.0, vision: bool = False, first_special: int | None = None) -> dict:
@@ -287,8 +295,7 @@ def write(
         entries = []
         for index in range(shard * len(specs) // shards, (shard + 1) * len(specs) // shards):
             name, shape, kind = specs[index]
-            exact = name.endswith((".A_log", ".linear_attn.norm.weight"))
-            stored = "F32" if exact else dtype
+            stored = "F32" if name.endswith(EXACT) else dtype
             data = encode(draw(np.random.default_rng([seed, index]), shape, kind), stored)
             entries.append((name, stored, shape, data))
             weight_map[name], total = file, total + len(data)
@@ -298,6 +305,29 @@ def write(
     (path / "config.json").write_text(json.dumps(config(p, dtype, yarn, vision, first_special), indent=1))
     if vision:
         write_processors(path)
+    return path
+
+
+def write_skeleton(path: Path, p: Preset, shards: int) -> Path:
+    """A bfloat16 release of which only headers are real: holes for the data, shards of about the same length."""
+    path.mkdir(parents=True, exist_ok=True)
+    specs = [(name, shape, "F32" if name.endswith(EXACT) else "BF16") for name, shape, _ in (*tensors(p), *tower(p))]
+    sizes = [math.prod(shape) * (4 if dtype == "F32" else 2) for _, shape, dtype in specs]
+    starts = np.cumsum(sizes) - sizes
+    weight_map = {}
+    for shard in range(shards):
+        file = f"model.safetensors-{shard + 1:05d}-of-{shards:05d}.safetensors"
+        chosen = [i for i in range(len(specs)) if starts[i] * shards // sum(sizes) == shard]
+        header, at = {}, 0
+        for name, shape, dtype, nbytes in ((*specs[i], sizes[i]) for i in chosen):
+            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + nbytes]}
+            weight_map[name], at = file, at + nbytes
+        text = json.dumps(header).encode()
+        with (path / file).open("wb") as out:
+            out.write(len(text).to_bytes(8, "little") + text)
+            out.truncate(8 + len(text) + at)
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (path / "config.json").write_text(json.dumps(config(p, "BF16", vision=True), indent=1))
     return path
 
 
@@ -327,7 +357,11 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=3)
     parser.add_argument("--yarn", type=float, default=1.0, help="YaRN factor")
     parser.add_argument("--vision", action="store_true", help="with a vision tower")
+    parser.add_argument("--skeleton", action="store_true", help="headers and holes of the whole 397B in 94 shards")
     args = parser.parse_args()
+    if args.skeleton:
+        write_skeleton(args.path, RELEASED, 94)
+        return
     write(args.path, args.preset, args.dtype, args.seed, args.shards, args.yarn, args.vision)
 
 

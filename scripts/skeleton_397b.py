@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from make_checkpoint import Preset, config, encode, tensors
+from make_checkpoint import RELEASED, Preset, config, encode, tensors
 from streaming.runs import Timeline
 
 from qwen35_local.backends.memory import expert_layouts, open_stream, plan_memory
@@ -25,7 +25,6 @@ from qwen35_local.model.config import ModelConfig
 from qwen35_local.model.qwen35 import Qwen35
 from qwen35_local.model.weights import Weights
 
-RELEASED = Preset(4096, 60, 248320, 32, 2, 256, 16, 64, 128, 512, 10, 1024, 262144)
 TOKENS = 64  # embeddings that hold numbers
 
 Entry = tuple[str, str, tuple[int, ...], bytes | None]  # None: a hole

@@ -10,7 +10,7 @@ from ..checkpoint.files import Checkpoint
 from ..checkpoint.locate import find_model
 from ..hub.conversion import Conversion, plan_conversion
 from ..hub.place import free_space
-from ..hub.progress import Meter, size
+from ..hub.progress import Meter, counted, size
 from ..hub.recipe import Recipe, read_rules, recipe
 from ..hub.store import Parts, check_room, convert_directory, room_needed
 
@@ -65,20 +65,22 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def show(plan: Conversion, target: Path, as_json: bool) -> None:
-    """The plan: bytes per class of tensor, and what the disk needs."""
-    facts = facts_of(plan, target)
+def show(plan: Conversion, target: Path, as_json: bool, sources: int = 0) -> None:
+    """The plan: bytes per class of tensor, and what the disk needs; `sources` are bytes of fetched shards at once."""
+    facts = facts_of(plan, target, sources)
     if as_json:
         print(json.dumps({"plan": facts}), flush=True)
         return
     print(f"{'':22}{'released':>10}{'converted':>11}   packed as")
-    for name, row in facts["classes"].items():
+    for name, row in sorted(facts["classes"].items(), key=lambda item: -item[1]["in"]):
         print(f"{name:22}{size(row['in']):>10}{size(row['out']):>11}   {', '.join(row['as'])}")
-    print(f"{'all':22}{size(plan.source_bytes):>10}{size(plan.data_bytes):>11}   in {len(plan.shards)} shards")
+    print(f"{'all':22}{size(plan.source_bytes):>10}{size(plan.data_bytes):>11}   {counted(len(plan.shards), 'shard')}")
+    if facts["text bytes"] < plan.data_bytes:
+        print(f"{'  of it the text model':22}{'':>10}{size(facts['text bytes']):>11}")
     print(f"disk: {size(facts['disk']['free'])} free, {size(facts['disk']['needed'])} needed", flush=True)
 
 
-def facts_of(plan: Conversion, target: Path) -> dict[str, Any]:
+def facts_of(plan: Conversion, target: Path, sources: int) -> dict[str, Any]:
     classes = plan.classes()
     text = sum(row["out"] for name, row in classes.items() if name not in ("vision", "mtp"))
     return {
@@ -89,5 +91,5 @@ def facts_of(plan: Conversion, target: Path) -> dict[str, Any]:
         "bytes": plan.data_bytes,
         "text bytes": text,
         "dropped": plan.dropped,
-        "disk": {"free": free_space(target), "needed": room_needed(plan, target, 0)},
+        "disk": {"free": free_space(target), "needed": room_needed(plan, target, sources)},
     }

@@ -14,7 +14,7 @@ from ..hub.download import PROBED, begun, download, made_by, measure_rate, plan_
 from ..hub.machine import this_machine
 from ..hub.manifest import Manifest
 from ..hub.place import free_space, occupied
-from ..hub.progress import Meter, size
+from ..hub.progress import Meter, counted, size
 from ..hub.remote import list_repository
 from ..hub.store import check_room, convert_repository, converted_by, plan_repository
 from .builds import show_builds
@@ -71,9 +71,9 @@ def run(args: argparse.Namespace) -> int:
         plan.check_disk()
     if args.dry_run:
         if policy is not None:
-            conversion = plan_repository(listing, policy, chosen_parts(args))
-            show(conversion, target, args.json)
-            check_room(conversion, target, max(file.size for file in plan.files))
+            conversion, largest = plan_repository(listing, policy, chosen_parts(args)), max(f.size for f in plan.files)
+            show(conversion, target, args.json, largest)
+            check_room(conversion, target, largest)
         return 0
     meter = Meter(plan.nbytes, len(plan.files), "fetched", quiet=args.json)
     try:
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"done": result}))
     else:
-        print(f"{target}: {size(stored)}, every one of {len(plan.files)} files verified")
+        print(f"{target}: {size(stored)}, {counted(len(plan.files), 'file')} verified")
         print(f"try it: qwen35 chat --model {target.name if target.parent == home else target}")
     return 0
 

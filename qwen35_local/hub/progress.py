@@ -8,6 +8,7 @@ from collections import deque
 from typing import TextIO
 
 WINDOW = 20.0  # seconds that the rate is taken over
+SETTLED = 2.0  # seconds until there is one
 REDRAW, PLAIN_EVERY = 0.5, 15.0  # seconds
 
 
@@ -17,6 +18,11 @@ def size(nbytes: float) -> str:
         if abs(nbytes) >= scale:
             return f"{nbytes / scale:.1f} {unit}"
     return f"{nbytes:.0f} bytes"
+
+
+def counted(number: int, noun: str) -> str:
+    """1 file, 2 files."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def duration(seconds: float) -> str:
@@ -56,23 +62,29 @@ class Meter:
             self._draw()
 
     @property
-    def rate(self) -> float:
-        """Bytes a second over the last while."""
+    def rate(self) -> float | None:
+        """Bytes a second over the last while; None for the first moments, which tell nothing."""
         now = time.monotonic()
         while len(self._marks) > 2 and now - self._marks[0][0] > WINDOW:
             self._marks.popleft()
         then, before = self._marks[0]
-        return (self.received - before) / max(now - then, 1e-9)
+        return (self.received - before) / (now - then) if now - then >= SETTLED else None
 
-    def line(self) -> str:
-        rate = self.rate
-        left = (self._total - self.done) / rate if rate > 0 else 0
-        eta = f", {duration(left)} left" if rate > 0 and self.done < self._total else ""
-        percent = 100 * self.done // max(self._total, 1)
-        return (
-            f"{self._verb} {percent} %: {size(self.done)} of {size(self._total)}, "
-            f"{self.finished} of {self._files} files, {size(rate)}/s{eta}"
-        )
+    def line(self, width: int = 1000) -> str:
+        """What to show: the most telling of it that `width` columns hold."""
+        rate, left = self.rate, self._total - self.done
+        done, total = size(self.done), size(self._total)
+        if done[-2:] == total[-2:]:
+            done = done[:-3]  # of 807.0 GB
+        parts = [f"{self._verb} {100 * self.done // max(self._total, 1)} %: {done} of {total}"]
+        parts.append(f"{self.finished} of {counted(self._files, 'file')}")
+        if rate is not None:
+            parts.append(f"{size(rate)}/s")
+        if rate and left > 0:
+            parts.append(f"{duration(left / rate)} left")
+        while len(parts) > 1 and len(", ".join(parts)) > width:
+            del parts[1]  # first the files, then the rate
+        return ", ".join(parts)[:width]
 
     def _draw(self) -> None:
         now = time.monotonic()
@@ -80,10 +92,10 @@ class Meter:
             return
         self._marks.append((now, self.received))
         self._drawn = now
-        line = self.line()
         if self._tty:  # a line that wraps cannot be drawn over
-            line = f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K"
-        self._out.write(line if self._tty else line + "\n")
+            self._out.write(f"\r{self.line(shutil.get_terminal_size().columns - 1)}\x1b[K")
+        else:
+            self._out.write(self.line() + "\n")
         self._out.flush()
 
     def notice(self, text: str) -> None:

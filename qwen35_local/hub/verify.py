@@ -13,6 +13,7 @@ from ..checkpoint.names import canonical
 from ..model.config import ModelConfig, Quantization
 from .known import Known
 from .manifest import Entry
+from .progress import counted
 from .wanted import PLAIN, head, tower, trunk
 
 BLOCK = 8 << 20
@@ -77,7 +78,7 @@ def check_tensors(path: Path) -> list[Finding]:
         Finding(
             "headers",
             True,
-            f"{len(tensors)} tensors in {files} {'file' if files == 1 else 'files'}, without gap or overlap",
+            f"{len(tensors)} tensors in {counted(files, 'file')}, without gap or overlap",
         )
     ]
     problems = list(tensor_problems(tensors, config))

@@ -35,7 +35,7 @@ def test_one_line_with_rate_and_time_left(seconds, monkeypatch):
     for _ in range(8):
         meter.add(1_000_000)
     shown = out.shown
-    assert shown.startswith("fetched 28 %: 28.0 MB of 100.0 MB, 1 of 5 files, ")
+    assert shown.startswith("fetched 28 %: 28.0 of 100.0 MB, 1 of 5 files, ")
     assert shown.endswith(" left")
     assert "\n" not in out.getvalue()
     meter.notice("a notice")
@@ -50,7 +50,26 @@ def test_a_narrow_terminal_is_not_wrapped(seconds, monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
     out = Terminal()
     Meter(100_000_000, 5, "fetched", out).add(1_000_000)
-    assert out.shown == "fetched 1 %: 1.0 MB of 100.0 "
+    assert out.shown == "fetched 1 %: 1.0 of 100.0 MB"
+
+
+def test_the_full_size_fits_80_columns(seconds, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = Terminal()
+    meter = Meter(807_000_000_000, 107, "fetched", out)
+    meter.had(100_650_000_000)
+    meter.finished = 11
+    for _ in range(4):
+        meter.add(112_300_000)
+    assert out.shown.startswith("fetched 12 %: 101.1 of 807.0 GB, 11 of 107 files, ")
+    assert out.shown.endswith(" left")
+
+
+def test_the_first_moments_tell_no_rate(monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    out = Terminal()
+    Meter(2_000_000, 1, "hashed", out).add(1_000)
+    assert out.shown == "hashed 0 %: 1.0 kB of 2.0 MB, 0 of 1 file"
 
 
 def test_a_log_gets_a_plain_line_now_and_then(seconds):
