@@ -3,9 +3,10 @@
 Order of operations (that of transformers; vLLM's but for min_p's place): logit_bias, repetition, frequency and presence
 penalties, temperature, top_k, top_p, min_p, then one uniform number picks from what is left. Each truncation
 renormalises what the one before has left; equals at the edge of top_k all stay. A vocabulary has 248,320 entries, so
-nothing here sorts all of them unless the distribution is so flat that it must.
+nothing here copies or sorts all of them unless the distribution is so flat that it must.
 """
 
+import math
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -39,36 +40,60 @@ class Sampler:
         self._bias = np.fromiter(bias.values(), np.float32, len(bias))
         self._seen = np.zeros(vocab, bool)  # in the prompt or generated
         self._seen[np.asarray(prompt_ids, np.int64)] = True
-        self._counts: dict[int, int] = {}  # generated
+        self._said = np.empty(256, np.int64)  # distinct generated tokens, the first `_distinct` of them
+        self._distinct = 0
+        self._counts = np.zeros(vocab, np.float32)  # how often each was generated
         self._penalised = bool(
             bias or sampling.repetition_penalty != 1 or sampling.presence_penalty or sampling.frequency_penalty
         )
 
     def __call__(self, logits: Floats) -> int:
         """The next token for `logits` [vocab]. Raises NumericError for NaN or infinity."""
-        check(logits)
-        token = self._choose(self._penalise(logits) if self._penalised else logits)
-        self._counts[token] = self._counts.get(token, 0) + 1
+        token = self._penalised_choice(logits) if self._penalised else self._choose(logits)
+        if not self._counts[token]:
+            if self._distinct == len(self._said):
+                self._said = np.concatenate([self._said, self._said])
+            self._said[self._distinct] = token
+            self._distinct += 1
+        self._counts[token] += 1
         self._seen[token] = True
         return token
 
-    def _penalise(self, logits: Floats) -> Floats:
-        """A copy with bias and penalties applied."""
-        scores = logits.astype(np.float32)
-        scores[self._bias_ids] += self._bias
+    def _penalised_choice(self, logits: Floats) -> int:
+        """Penalties are in `logits` for the time of the choice only."""
+        scores = logits if logits.dtype == np.float32 and logits.flags.writeable else logits.astype(np.float32)
+        undo = self._penalise(scores)
+        try:
+            return self._choose(scores)
+        finally:
+            for ids, before in reversed(undo):
+                scores[ids] = before
+
+    def _penalise(self, scores: Floats) -> list[tuple[Ids, Floats]]:
+        """Apply bias and penalties in place, since they touch few of the scores; returns (ids, what was there)."""
+        undo: list[tuple[Ids, Floats]] = []
+
+        def change(ids: Ids, values: Floats) -> None:
+            undo.append((ids, scores[ids]))
+            scores[ids] = values
+
+        if len(self._bias_ids):
+            change(self._bias_ids, scores[self._bias_ids] + self._bias)
         if (repetition := self._sampling.repetition_penalty) != 1:
             ids = np.flatnonzero(self._seen)
             seen = scores[ids]
-            scores[ids] = np.where(seen < 0, seen * repetition, seen / repetition)
-        if self._counts:
-            ids = np.fromiter(self._counts, np.int64, len(self._counts))
-            counts = np.fromiter(self._counts.values(), np.float32, len(self._counts))
-            scores[ids] -= self._sampling.frequency_penalty * counts + self._sampling.presence_penalty
-        return scores
+            change(ids, np.where(seen < 0, seen * repetition, seen / repetition))
+        if self._distinct and (self._sampling.frequency_penalty or self._sampling.presence_penalty):
+            ids = self._said[: self._distinct]
+            penalty = self._sampling.frequency_penalty * self._counts[ids] + self._sampling.presence_penalty
+            change(ids, scores[ids] - penalty)
+        return undo
 
     def _choose(self, scores: Floats) -> int:
         if self._sampling.temperature == 0:
-            return int(np.argmax(scores))  # the first, so the lowest id, of equals
+            token = int(scores.argmax())  # the first, so the lowest id, of equals; or of NaNs
+            check(float(scores[token]), scores)
+            return token
         ids, weights = self._distribution(scores)
         place = _pick(weights, self._random.random())
         return place if ids is None else int(ids[place])
@@ -76,9 +101,11 @@ class Sampler:
     def _distribution(self, scores: Floats) -> tuple[Ids | None, Floats]:
         """(ids, weights) left by temperature and truncation, likeliest first; ids None for all, in their order."""
         rules = self._sampling
-        best = float(scores.max())
+        maxima = _maxima(scores)
+        best = float(maxima.max())
+        check(best, scores)
         if 0 < rules.top_k < len(scores):
-            ids = largest(scores, rules.top_k)
+            ids = largest(scores, rules.top_k, maxima)
             weights = np.exp((scores[ids].astype(np.float64) - best) / rules.temperature)
             mass = weights.sum()
         else:
@@ -98,31 +125,45 @@ class Sampler:
         return ids, weights
 
 
-def check(logits: Floats) -> None:
-    """Raise NumericError unless some logit is finite and none is NaN or +inf; -inf masks a token."""
-    best = logits.max()
-    if np.isnan(best):
+def check(best: float, logits: Floats) -> None:
+    """Raise NumericError unless `best`, the largest of `logits`, is finite; NaN counts as largest, -inf masks."""
+    if math.isfinite(best):
+        return
+    if math.isnan(best):
         at = int(np.flatnonzero(np.isnan(logits))[0])
         raise NumericError(f"logits hold NaN at position {at} of {len(logits)}: the weights or the state are damaged")
-    if np.isposinf(best):
+    if best > 0:
         at = int(np.argmax(logits))
         raise NumericError(f"logits hold inf at position {at} of {len(logits)}: the weights or the state are damaged")
-    if np.isneginf(best):
-        raise NumericError(f"all {len(logits)} logits are -inf: no token can be chosen")
+    raise NumericError(f"all {len(logits)} logits are -inf: no token can be chosen")
 
 
-def largest(values: Floats, count: int) -> Ids:
-    """Ids of the `count` largest values (and equals of the last), largest first, lower ids first; none of -inf."""
-    if count < len(values):
+def _maxima(values: Floats) -> Floats:
+    """The largest value of each whole block, then what is left of the values after them."""
+    whole = len(values) // BLOCK * BLOCK
+    return np.append(values[:whole].reshape(-1, BLOCK).max(axis=1, initial=-np.inf), values[whole:])
+
+
+def largest(values: Floats, count: int, maxima: Floats | None = None) -> Ids:
+    """Ids of the `count` largest values (and equals of the last), largest first, lower ids first; none of -inf.
+
+    `maxima` are `_maxima(values)`, if they are known.
+    """
+    if count >= len(values):
+        ids = np.flatnonzero(values > -np.inf)
+    else:
+        maxima = _maxima(values) if maxima is None else maxima
         # The count-th largest block maximum is a bound that at least `count` values reach.
-        whole = len(values) // BLOCK * BLOCK
-        maxima = np.append(values[:whole].reshape(-1, BLOCK).max(axis=1, initial=-np.inf), values[whole:])
         bound = np.partition(maxima, -count)[-count] if count <= len(maxima) else -np.inf
-        ids = np.flatnonzero((values >= bound) & (values > -np.inf))
+        if bound > -np.inf:
+            blocks, whole = np.flatnonzero(maxima >= bound), len(values) // BLOCK
+            inside = (blocks[blocks < whole, None] * BLOCK + np.arange(BLOCK)).ravel()
+            ids = np.concatenate([inside, blocks[blocks >= whole] + whole * (BLOCK - 1)])
+            ids = ids[values[ids] >= bound]
+        else:
+            ids = np.flatnonzero(values > -np.inf)
         if count < len(ids):
             ids = ids[values[ids] >= np.partition(values[ids], -count)[-count]]
-    else:
-        ids = np.flatnonzero(values > -np.inf)
     return ids[np.argsort(-values[ids], kind="stable")]
 
 

@@ -146,17 +146,32 @@ def test_a_tiny_temperature_is_greedy():
     ],
 )
 def test_penalties_before_anything_is_generated(rules: dict[str, Any], prompt: tuple[int, ...], expected: list[float]):
-    assert sampler(3, prompt, **rules)._penalise(array(2, -1, 4)).tolist() == expected
+    scores = array(2, -1, 4)
+    sampler(3, prompt, **rules)._penalise(scores)
+    assert scores.tolist() == expected
 
 
 def test_penalties_count_what_was_generated():
     chooser = sampler(3, temperature=0, presence_penalty=0.5, frequency_penalty=0.25, repetition_penalty=2.0)
     assert chooser(array(0, 9, 0)) == 1
     assert chooser(array(0, 9, 0)) == 1
-    assert chooser._penalise(array(1, 4, -1)).tolist() == [1, 4 / 2 - 0.25 * 2 - 0.5, -1]
+    scores = array(1, 4, -1)
+    chooser._penalise(scores)
+    assert scores.tolist() == [1, 4 / 2 - 0.25 * 2 - 0.5, -1]
     untouched = array(1, 4, -1)
     chooser(untouched)
     assert untouched.tolist() == [1, 4, -1]
+
+
+def test_a_choice_leaves_the_logits_as_they_were():
+    logits = np.random.default_rng(0).normal(size=2000).astype(np.float32)
+    before = logits.copy()
+    chooser = sampler(2000, [1, 2], repetition_penalty=1.3, presence_penalty=0.7, logit_bias={1: 5.0, 7: -3.0})
+    for _ in range(300):  # more than the first buffer of distinct tokens has room for
+        chooser(logits)
+        np.testing.assert_array_equal(logits, before)
+    logits.flags.writeable = False
+    assert 0 <= chooser(logits) < 2000
 
 
 def test_a_presence_penalty_can_turn_the_choice():

@@ -47,7 +47,9 @@ def test_distribution(rules: Sampling, seed: int):
     expected = torch.softmax(scores, -1)[0].numpy()
 
     sampler = Sampler(rules, prompt.tolist(), vocab)
-    ids, weights = sampler._distribution(sampler._penalise(logits))
+    scores = logits.copy()
+    sampler._penalise(scores)
+    ids, weights = sampler._distribution(scores)
     actual = np.zeros(vocab)
     actual[slice(None) if ids is None else ids] = weights / weights.sum(dtype=np.float64)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-12)
