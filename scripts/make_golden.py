@@ -1,10 +1,10 @@
-"""Write tests/golden/{tiny,vision}.npz: what transformers computes on the tiny random checkpoints ([oracle] extra).
+"""Write tests/golden/{tiny,vision,drawn}.npz: what transformers computes on the tiny checkpoints ([oracle] extra).
 
 For each case: `<case>.ids` [T], `<case>.logits` float32 [T, V] of one forward pass, and for the first also
 `<case>.greedy`, 32 tokens continued from all of ids. Provenance goes into tests/golden/{tiny,vision}.json.
 
 With pictures (vision_cases.py): `features.<grid>` of the tower, and for each case, also with YaRN, `<case>.positions`
-[3, T], `<case>.delta`, `<case>.logits` and `<case>.greedy`.
+[3, T], `<case>.delta`, `<case>.logits` and `<case>.greedy`. `drawn` has prompts whose pictures are made of pixels.
 
 tests/golden/tiny_decode.npz is a longer run of the F32 checkpoint: `ids` [200] with `logits` [200, V], then 64 greedy
 tokens `said`, each chosen from a row of `steps` [64, V] (row 0 is the last of `logits`).
@@ -12,6 +12,7 @@ tokens `said`, each chosen from a row of `steps` [64, V] (row 0 is the last of `
 
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from transformers import (  # pyright: ignore[reportMissingImports]
     Qwen3_5MoeForConditionalGeneration,
 )
 from vision_cases import CASES as SHOWN
-from vision_cases import GREEDY, GRIDS, IMAGE_PAD, VIDEO_PAD, Shown, prompt
+from vision_cases import DRAWN, GREEDY, GRIDS, IMAGE_PAD, VIDEO_PAD, Shown, prompt
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 PROMPT, STEPS = 200, 64
@@ -44,7 +45,9 @@ def main() -> None:
                 arrays[f"{case}.greedy"] = greedy(model, ids, 32)
     write_arrays("tiny", arrays)
     write_arrays("tiny_decode", decoded())
-    write_arrays("vision", vision("", 1.0) | vision("yarn4.", 4.0))
+    yarn = vision(("image-and-video",), "yarn4.", 4.0)
+    write_arrays("vision", tower() | vision(SHOWN) | yarn)
+    write_arrays("drawn", vision(DRAWN))
 
 
 def write_arrays(name: str, arrays: dict[str, np.ndarray]) -> None:
@@ -54,18 +57,24 @@ def write_arrays(name: str, arrays: dict[str, np.ndarray]) -> None:
     (GOLDEN / f"{name}.json").write_text(json.dumps(provenance, indent=1) + "\n")
 
 
-def vision(prefix: str, yarn: float) -> dict[str, np.ndarray]:
-    """What transformers makes of the prompts with pictures."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = write(Path(directory), "tiny", "F32", yarn=yarn, vision=True)
-        whole = Qwen3_5MoeForConditionalGeneration.from_pretrained(
-            path, dtype=torch.float32, attn_implementation="eager"
-        )
+def seeing(directory: str, yarn: float = 1.0) -> torch.nn.Module:
+    path = write(Path(directory), "tiny", "F32", yarn=yarn, vision=True)
+    return Qwen3_5MoeForConditionalGeneration.from_pretrained(path, dtype=torch.float32, attn_implementation="eager")
+
+
+def tower() -> dict[str, np.ndarray]:
+    """What the tower makes of grids of every shape."""
+    with tempfile.TemporaryDirectory() as directory, torch.no_grad():
+        whole = seeing(directory)
+        return {f"features.{'x'.join(map(str, grid))}": features(whole, Shown(grid)) for grid in GRIDS}
+
+
+def vision(cases: Iterable[str], prefix: str = "", yarn: float = 1.0) -> dict[str, np.ndarray]:
+    """What transformers makes of prompts with pictures."""
     arrays = {}
-    with torch.no_grad():
-        for grid in GRIDS if yarn == 1.0 else ():
-            arrays[f"features.{'x'.join(map(str, grid))}"] = features(whole, Shown(grid))
-        for case in SHOWN if yarn == 1.0 else ("image-and-video",):
+    with tempfile.TemporaryDirectory() as directory, torch.no_grad():
+        whole = seeing(directory, yarn)
+        for case in cases:
             ids, shown, _ = prompt(case)
             options = shown_to(shown)
             positions, delta = whole.model.get_rope_index(

@@ -11,6 +11,7 @@ from ..checkpoint.files import Checkpoint
 from ..checkpoint.locate import find_model
 from ..checkpoint.names import canonical
 from ..gguf.model import GgufModel
+from ..gguf.vision import find_vision
 from ..gguf.vocabulary import to_spec
 from ..model.config import FULL, ModelConfig
 
@@ -76,6 +77,6 @@ def describe_gguf(model: GgufModel) -> dict[str, Any]:
         "context": model.number("context_length"),
         "quantization": f"{model.quantization} ({', '.join(f'{count} {name}' for name, count in types.most_common())})",
         "exceptions": 0,
-        "vision": any(model.path.parent.glob("mmproj*.gguf")),
+        "vision": find_vision(model) is not None,
         "mtp": model.number("nextn_predict_layers", 0) > 0,
     }

@@ -13,17 +13,28 @@ def total_memory() -> int:
 
 
 def available_memory() -> int:
-    """Bytes that can be taken without pushing anything out; half of the total where the system does not say."""
+    """Bytes that can be taken without pushing anything out, within the limit of a container if there is one; half of
+    the total where the system does not say."""
     try:
         if sys.platform == "darwin":
             text = subprocess.run(["vm_stat"], capture_output=True, text=True, timeout=5, check=True).stdout
             return mac_available(text)
         match = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
         if match:
-            return int(match[1]) * 1024
+            return min(int(match[1]) * 1024, container_room(Path("/sys/fs/cgroup")))
     except (OSError, subprocess.SubprocessError, ValueError):
         pass
     return total_memory() // 2
+
+
+def container_room(group: Path) -> int:
+    """Bytes that a control group (version 2) has left; its file cache counts as left, since it makes way."""
+    try:
+        limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        cache = re.findall(r"^(?:in)?active_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+    except OSError:
+        return sys.maxsize
+    return sys.maxsize if limit == "max" else max(0, int(limit) - int(used) + sum(map(int, cache)))
 
 
 def mac_available(vm_stat: str) -> int:

@@ -62,6 +62,12 @@ class GgufModel:
         return value
 
     @property
+    def name(self) -> str:
+        """What the file is called, or all the parts together."""
+        part = PART.match(self.path.name)
+        return part["stem"] if part else self.path.stem
+
+    @property
     def layers(self) -> int:
         """Layers of the trunk; the blocks of the MTP head come after them."""
         return self.number("block_count") - self.number("nextn_predict_layers", 0)

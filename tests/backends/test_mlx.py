@@ -109,35 +109,6 @@ def test_a_different_prompt_starts_over(engine):
     assert run(session, prompt(10, 9)).reused == 0  # a shorter one: the state cannot be cut back
 
 
-def test_a_branch_knows_what_both_have_in_common(engine):
-    turn = engine.tokenizer.special["<|im_start|>"]
-    history = [turn, *prompt(20), turn, *prompt(40, 1), turn]
-    session = engine.open_session()
-    run(session, [*history, 3, 4])
-    for token in (8, 9, 10):
-        session.advance(token)
-    other_way = [*history, 7, 7, 7]
-    branch = session.branch(other_way)
-    assert branch.ids == history[:-1]
-    assert run(branch, other_way).reused == len(history) - 1
-    fresh = engine.open_session()
-    run(fresh, other_way)
-    np.testing.assert_allclose(branch.logits(), fresh.logits(), atol=2e-4)
-    assert run(session, [*history, 3, 4, 8, 9, 10, 11]).reused == len(history) + 5  # the first is as it was
-    whole = engine.open_session()
-    run(whole, [*history, 3, 4, 8, 9, 10, 11])
-    np.testing.assert_allclose(session.logits(), whole.logits(), atol=2e-4)
-
-
-def test_two_conversations_are_remembered_beside_each_other(pristine):
-    with qwen35_local.open(pristine) as engine:
-        long, other = "word " * 40, "another one entirely"
-        for text in (long, other, long, other):
-            found = engine.complete(text, max_tokens=2, thinking=False).done
-        assert found.usage.cached_tokens >= found.usage.prompt_tokens - 12 > 0
-        assert len(engine._sessions) == 2
-
-
 def test_a_cancelled_prompt_leaves_a_usable_session(engine):
     session = MlxSession(engine.model, Landmarks.of(engine.tokenizer), chunk=16)
     steps = session.sync(prompt(90))

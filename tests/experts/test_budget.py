@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from qwen35_local.errors import MemoryPlanError, UsageError
 from qwen35_local.experts.budget import default_budget, parse_memory, plan, spread
-from qwen35_local.experts.host import available_memory, mac_available, total_memory
+from qwen35_local.experts.host import available_memory, container_room, mac_available, total_memory
 from qwen35_local.experts.machines import MACHINES, hit_rate, predict, predict_sweep
 from qwen35_local.experts.released import RELEASED_397B
 from qwen35_local.experts.telemetry import Totals
@@ -102,6 +102,19 @@ def test_host():
         "Pages free:                               10.\nPages active: 99.\nPages inactive: 5.\nPages speculative: 2.\n"
     )
     assert mac_available(text) == 17 * 16384
+
+
+def test_a_container_has_what_its_limit_leaves(tmp_path):
+    assert container_room(tmp_path) > 2**60  # no such files: not in one
+    for name, text in (
+        ("max", "1000\n"),
+        ("current", "700\n"),
+        ("stat", "anon 100\ninactive_file 90\nactive_file 10\n"),
+    ):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert container_room(tmp_path) == 400
+    (tmp_path / "memory.max").write_text("max\n")
+    assert container_room(tmp_path) > 2**60
 
 
 def test_predictions_move_the_right_way():

@@ -8,14 +8,16 @@ import numpy as np
 
 from ...chat.tokenizer import Tokenizer
 from ...checkpoint.files import Checkpoint
-from ...engine import EngineInfo
-from ...errors import ContextError, MemoryPlanError, UsageError
+from ...engine import EngineInfo, ImagePart, Seen, Session, VideoPart
+from ...errors import ContextError, MediaError, MemoryPlanError, UsageError
 from ...events import Progress
-from ...gguf.convert import Types, convert
-from ...gguf.model import GgufModel
+from ...gguf.convert import Types, convert, convert_vision, has_vision
+from ...gguf.model import VISION_PREFIX, GgufModel
+from ...gguf.vision import find_vision
 from ...gguf.vocabulary import to_spec
 from ..local import LocalEngine
 from ..prefix import Landmarks
+from .eyes import Eyes
 from .handle import Context, Model, check_tokens
 from .library import ggml, load
 from .machine import this_machine
@@ -29,18 +31,26 @@ CONVERTED_AT_ONCE = 2**30  # bytes: some seconds
 class LlamaCppEngine(LocalEngine):
     """A GGUF model. Its tokenizer is the file's, run by the same code as for every other backend."""
 
+    kept = 2  # each has a whole context allocated
+
     def __init__(
         self,
         path: Path,
         wishes: Wishes,
         on_progress: Callable[[Progress], None] | None = None,
         name: str | None = None,
+        scratch: TemporaryDirectory[str] | None = None,
     ):
-        """`path` is the model's file, or any part of it; `name` is what the model is called, the file's by default."""
+        """`path` is the model's file, or any part of it; `name` is what the model is called, the file's by default.
+
+        `scratch` is a directory that the engine owns from now on, and which goes with it.
+        """
+        self._scratch = scratch
         gguf = GgufModel.open(path)
         C = load()
-        self.plan = make_plan(gguf, this_machine(ggml()), wishes)
-        probe = Probe(gguf, self.plan)
+        part = find_vision(gguf)
+        self.plan = make_plan(gguf, this_machine(ggml()), wishes, part.nbytes if part else 0)
+        probe = Probe(gguf, self.plan, part)
         try:
             tokenizer = Tokenizer(to_spec(gguf.metadata), name=gguf.path.name)
             tokenizer.check(gguf.vocab_size)
@@ -51,16 +61,18 @@ class LlamaCppEngine(LocalEngine):
 
         def report(fraction: float) -> None:
             if on_progress is not None:
-                on_progress(Progress("load", int(fraction * gguf.nbytes), gguf.nbytes, "bytes"))
+                on_progress(Progress("load", int(fraction * gguf.nbytes), gguf.nbytes, "bytes", self.plan.parts))
 
         self._model = Model(C, gguf, self.plan, report)
+        self._eyes = Eyes(part, self._model) if part else None
         self.info = EngineInfo(
-            model=name or gguf.path.stem,
+            model=name or gguf.name,
             backend="llama.cpp",
             context=self.plan.context,
             vocab_size=gguf.vocab_size,
             parameters=gguf.parameters,
             quantization=gguf.quantization,
+            vision=part is not None,
             memory=gguf.trunk_bytes,
             device="GPU" if self.plan.gpu_layers else "CPU",
         )
@@ -82,7 +94,23 @@ class LlamaCppEngine(LocalEngine):
                 f"another conversation at the same time needs {self.plan.session / 1e9:.1f} GB, which are not free: "
                 "load the model with a shorter context"
             )
-        return LlamaSession(Context(self._model), Landmarks.of(tokenizer or self.tokenizer))
+        return LlamaSession(Context(self._model), Landmarks.of(tokenizer or self.tokenizer), self._eyes)
+
+    def branch(self, session: Session, ids: Sequence[int]) -> Session:
+        assert isinstance(session, LlamaSession)
+        return session.branch(Context(self._model), ids)
+
+    def look(self, part: ImagePart | VideoPart) -> Seen:
+        if self._eyes is None:
+            raise MediaError(
+                f"{self.info.model} cannot see: there is no mmproj*.gguf beside it; put the one of its repository there"
+            )
+        return self._eyes.look(part)
+
+    def release_vision(self) -> None:
+        """Give the vision part's memory back. It is loaded when the next picture comes."""
+        if self._eyes is not None:
+            self._eyes.release()
 
     def logits(self, ids: Sequence[int], chunk: int = 512) -> np.ndarray:
         """Teacher-forced logits, float32 [T, vocab_size]: row t is for the token after ids[: t + 1]."""
@@ -95,7 +123,7 @@ class LlamaCppEngine(LocalEngine):
         try:
             for start in range(0, len(ids), chunk):
                 part = ids[start : start + chunk]
-                context.decode(part, all_logits=True)
+                context.decode(part, start, all_logits=True)
                 rows[start : start + len(part)] = context.logits(len(part))
         finally:
             context.close()
@@ -104,7 +132,11 @@ class LlamaCppEngine(LocalEngine):
     def close(self) -> None:
         if not self._closed:
             super().close()
+            if self._eyes is not None:
+                self._eyes.close()
             self._model.close()
+            if self._scratch is not None:
+                self._scratch.cleanup()
 
 
 def open_llama_cpp(path: Path, wishes: Wishes, on_progress: Callable[[Progress], None] | None = None) -> LlamaCppEngine:
@@ -117,9 +149,16 @@ def open_llama_cpp(path: Path, wishes: Wishes, on_progress: Callable[[Progress],
             f"{path.name} has {size / 1e9:.1f} GB, only {CONVERTED_AT_ONCE / 1e9:.1f} GB are converted while opening: "
             f"write a GGUF file first with 'qwen35 gguf {path} FILE.gguf'"
         )
-    with TemporaryDirectory() as directory:
-        file = Path(directory) / "model.gguf"
+    scratch = TemporaryDirectory()
+    file, types = Path(scratch.name) / "model.gguf", Types(matrices="f32")
+    try:
         # float32 matrices: llama.cpp rounds the activations, too, to the type of a 16-bit matrix.
-        for _ in convert(path, file, Types(matrices="f32")):
+        for _ in convert(path, file, types):
             pass
-        return LlamaCppEngine(file, wishes, on_progress, path.name)  # mapped: the file may go once it is loaded
+        if has_vision(path):
+            for _ in convert_vision(path, file.with_name(f"{VISION_PREFIX}-{file.name}"), types):
+                pass
+        return LlamaCppEngine(file, wishes, on_progress, path.name, scratch)
+    except BaseException:
+        scratch.cleanup()
+        raise

@@ -14,6 +14,8 @@ from .plan import Plan
 
 NO_SLOT = 1  # llama_decode: the cache is full
 ALLOCATION_FAILED = -2
+AXES = 4  # of a position of an embedding: time, height, width and one that is not used
+c_int32 = ctypes.c_int32
 
 
 class Override(ctypes.Structure):
@@ -81,6 +83,19 @@ def _overrides(plan: Plan) -> Any:
     return (Override * 2)(Override(pattern.encode(), cpu()), Override(None, None))
 
 
+class One:
+    """A batch of one token, made once: most of an answer is such batches."""
+
+    def __init__(self, C: ModuleType):
+        self._token, self._position = (c_int32 * 1)(), (c_int32 * 1)()
+        self._batch = C.llama_batch_get_one(self._token, 1)
+        self._batch.pos = ctypes.cast(self._position, type(self._batch.pos))
+
+    def of(self, token: int, position: int) -> Any:
+        self._token[0], self._position[0] = token, position
+        return self._batch
+
+
 class Context:
     """State and scratch of one sequence of tokens. `outputs` is of how many tokens of a batch logits can be had."""
 
@@ -102,28 +117,53 @@ class Context:
         if not self.pointer:
             raise MemoryPlanError(f"llama.cpp cannot make room for {plan.context} tokens: {LOG.reason()}")
         self._memory = C.llama_get_memory(self.pointer)
+        # As a number: the binding makes a typed pointer of it, which costs more than a look at the logits.
+        self._logits_at = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, c_int32)(("llama_get_logits_ith", C._lib))
         self._view, self._place = np.empty((0, 0), np.float32), (0, 0)
+        self._one = One(C)
 
-    def decode(self, ids: Sequence[int], all_logits: bool = False) -> None:
-        """Append tokens (at most `batch`); logits of the last one, or of all, can be had afterwards."""
-        tokens = (ctypes.c_int32 * len(ids))(*ids)
-        batch = self.C.llama_batch_get_one(tokens, len(ids))
+    def decode(self, ids: Sequence[int], position: int, all_logits: bool = False) -> None:
+        """Append tokens (at most `batch`) that stand at `position` and after it.
+
+        Logits of the last one, or of all, can be had afterwards.
+        """
+        n = len(ids)
+        if n == 1:
+            self._run(self._one.of(ids[0], position), 1)
+            return
+        tokens, positions = (c_int32 * n)(*ids), (c_int32 * n)(*range(position, position + n))
+        batch = self.C.llama_batch_get_one(tokens, n)
+        batch.pos = ctypes.cast(positions, type(batch.pos))
         if all_logits:
-            flags = (ctypes.c_int8 * len(ids))(*[1] * len(ids))
+            flags = (ctypes.c_int8 * n)(*[1] * n)
             batch.logits = ctypes.cast(flags, type(batch.logits))
+        self._run(batch, n)
+
+    def decode_rows(self, rows: np.ndarray, positions: np.ndarray) -> None:
+        """Append embeddings, float32 [n, n_embd] with n at most `batch`, that stand at `positions` int32 [3, n]."""
+        n = len(rows)
+        rows = np.ascontiguousarray(rows, np.float32)
+        axes = np.zeros((AXES, n), np.int32)
+        axes[: len(positions)] = positions
+        batch = self.C.llama_batch_get_one((c_int32 * n)(), n)
+        batch.token = None
+        batch.embd = rows.ctypes.data_as(type(batch.embd))
+        batch.pos = axes.ctypes.data_as(type(batch.pos))
+        self._run(batch, n)
+
+    def _run(self, batch: Any, n: int) -> None:
         LOG.clear()
         status = self.C.llama_decode(self.pointer, batch)
         if status == NO_SLOT:
             raise ContextError(f"the context of {self.size} tokens is full")
         if status == ALLOCATION_FAILED:
-            raise MemoryPlanError(f"llama.cpp ran out of memory at a batch of {len(ids)} tokens: {LOG.reason()}")
+            raise MemoryPlanError(f"llama.cpp ran out of memory at a batch of {n} tokens: {LOG.reason()}")
         if status:
-            raise Qwen35Error(f"llama.cpp could not compute {len(ids)} tokens (status {status}): {LOG.reason()}")
+            raise Qwen35Error(f"llama.cpp could not compute {n} tokens (status {status}): {LOG.reason()}")
 
     def logits(self, rows: int = 1) -> np.ndarray:
         """float32 [rows, V] of the last batch: a view, valid until the next call."""
-        first = self.C.llama_get_logits_ith(self.pointer, -rows)
-        place = (ctypes.addressof(first.contents), rows)
+        place = (self._logits_at(self.pointer, -rows), rows)
         if place != self._place:  # the library's buffer seldom moves, and making a view costs a tenth of a millisecond
             buffer = (ctypes.c_float * (rows * self.vocab_size)).from_address(place[0])
             self._view, self._place = np.frombuffer(buffer, np.float32).reshape(rows, -1), place
@@ -137,11 +177,24 @@ class Context:
             raise Qwen35Error(f"llama.cpp did not hand over its state of {size} bytes: {LOG.reason()}")
         return buffer
 
-    def restore(self, buffer: Any, tokens: int) -> bool:
-        """Go back to `tokens` tokens, where `buffer` was saved; False leaves a context that must be cleared."""
+    def restore(self, buffer: Any, position: int) -> bool:
+        """Go back to `position`, where `buffer` was saved; False leaves a context that must be cleared."""
         if not self.C.llama_state_seq_set_data_ext(self.pointer, buffer, len(buffer), 0, PARTIAL):
             return False
-        return bool(self.C.llama_memory_seq_rm(self._memory, 0, tokens, -1))
+        return bool(self.C.llama_memory_seq_rm(self._memory, 0, position, -1))
+
+    def save_all(self) -> Any:
+        """A copy of the whole state, KV cache included."""
+        size = self.C.llama_state_seq_get_size(self.pointer, 0)
+        buffer = (ctypes.c_uint8 * size)()
+        LOG.clear()
+        if self.C.llama_state_seq_get_data(self.pointer, buffer, size, 0) != size:
+            raise Qwen35Error(f"llama.cpp did not hand over its state of {size} bytes: {LOG.reason()}")
+        return buffer
+
+    def restore_all(self, buffer: Any) -> bool:
+        """Be what `save_all` gave, here or elsewhere; False leaves a context that must be cleared."""
+        return bool(self.C.llama_state_seq_set_data(self.pointer, buffer, len(buffer), 0))
 
     def clear(self) -> None:
         self.C.llama_memory_seq_rm(self._memory, 0, -1, -1)

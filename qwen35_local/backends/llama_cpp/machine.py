@@ -8,41 +8,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...experts.host import available_memory
+
 GPU = 1  # ggml_backend_dev_type: a device with its own memory
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Bytes of memory that are free for a model (file cache counts as free), bytes free on each GPU, physical cores."""
+    """Bytes of memory that are free for a model (file cache counts as free), bytes free on each GPU, physical cores.
+
+    `unified`: the GPU's bytes are some of the memory's.
+    """
 
     memory: int
     gpus: tuple[int, ...]
     cores: int
+    unified: bool = False
 
     @property
     def gpu_memory(self) -> int:
         return sum(self.gpus)
 
+    @property
+    def total(self) -> int:
+        """Bytes free in all."""
+        return self.memory if self.unified else self.memory + self.gpu_memory
+
 
 def this_machine(ggml: Any) -> Machine:
     """`ggml` is the library's shared object."""
-    return Machine(available_memory(), gpu_memory(ggml), physical_cores())
-
-
-def available_memory() -> int:
-    """Bytes that a process can still take, those of the file cache included; a container's limit counts."""
-    if platform.system() == "Darwin":
-        # Half of it is used by the system and other programs at most; the rest it hands over under pressure.
-        return int(_sysctl("hw.memsize") * 0.75)
-    free = next(
-        int(line.split()[1]) * 1024
-        for line in Path("/proc/meminfo").read_text().splitlines()
-        if line.startswith("MemAvailable")
-    )
-    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit.exists() and (text := limit.read_text().strip()) != "max":
-        return min(free, max(0, int(text) - int(used.read_text())))
-    return free
+    unified = platform.system() == "Darwin" and platform.machine() == "arm64"
+    return Machine(available_memory(), gpu_memory(ggml), physical_cores(), unified)
 
 
 def physical_cores() -> int:

@@ -4,6 +4,7 @@ A GGUF file larger than memory does run, from disk: measured 25 to 50 times slow
 whole file. So it is refused, with both numbers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,8 +17,8 @@ Auto = Literal["auto"]
 # KV-cache dtype -> (ggml_type, bytes of a value).
 CACHE_TYPES = {"float32": (0, 4), "float16": (1, 2), "bfloat16": (30, 2)}
 REPACK = 1.7  # times the file: weights repacked for the CPU are a copy beside the mapped file
-SPARE = 0.5 * GB  # for the interpreter and the libraries
-GPU_SPARE = 1.5 * GB  # of each GPU: scratch of the library and the screen
+SPARE = GB // 2  # for the interpreter and the libraries
+GPU_SPARE = 3 * GB // 2  # of each GPU: scratch of the library and the screen
 CHECKPOINTS = 4  # of the recurrent state, kept on the host
 CONTEXT_SHARE = 0.25  # of what is free beside the weights, that a context of unasked length may take
 MIN_CONTEXT = 4096
@@ -59,6 +60,7 @@ class Plan:
     memory: int
     gpu_memory: int
     session: int  # of `memory` and `gpu_memory`, what each further session takes again
+    parts: Mapping[str, int]  # what `memory` and `gpu_memory` are for
 
     def __str__(self) -> str:
         where = f"{self.gpu_layers} layers on the GPU" if self.gpu_layers else "all on the CPU"
@@ -69,31 +71,37 @@ class Plan:
         return f"{where}{experts}; {sizes}; context {self.context}, {self.threads} threads"
 
 
-def make_plan(model: GgufModel, machine: Machine, wishes: Wishes) -> Plan:
-    """Fit `model` into `machine`; MemoryPlanError when it does not fit, UsageError when a wish cannot be met."""
-    sizes = _Sizes.of(model, "float16" if wishes.dtype == "auto" else wishes.dtype)
-    room = machine.memory + machine.gpu_memory - sizes.fixed - SPARE - len(machine.gpus) * GPU_SPARE
+def make_plan(model: GgufModel, machine: Machine, wishes: Wishes, vision: int = 0) -> Plan:
+    """Fit `model` into `machine`, with a vision part of so many bytes.
+
+    MemoryPlanError when it does not fit, UsageError when a wish cannot be met.
+    """
+    dtype = "float16" if wishes.dtype == "auto" else wishes.dtype
+    sizes = _Sizes.of(model, dtype)
+    fixed = sizes.fixed + vision
+    room = machine.total - fixed - SPARE - len(machine.gpus) * GPU_SPARE
     context = _context(model, wishes.context, sizes, room)
     cache = context * sizes.token
     layers = model.layers
     gpu_layers = _asked(wishes.gpu_layers, layers + 1, "gpu_layers")
     experts = model.expert_bytes
     on_gpu = max(0, machine.gpu_memory - len(machine.gpus) * GPU_SPARE)
-    dense = sizes.weights - sum(experts)
+    dense = sizes.weights + vision - sum(experts)
     if gpu_layers is None:  # the output matrix counts as one
         gpu_layers = min(layers + 1, int(on_gpu / (dense + cache) * (layers + 1)))
     cpu_experts = _asked(wishes.cpu_experts, layers, "cpu_experts")
     if cpu_experts is None:
         cpu_experts = 0 if not gpu_layers else _experts_beside(experts, on_gpu - dense - cache)
     share = min(1.0, gpu_layers / (layers + 1))
-    gpu_memory = round((dense + cache) * share + sum(experts[cpu_experts:]) * share)
-    memory = round(sizes.fixed + cache + SPARE) - gpu_memory
-    if memory > machine.memory or gpu_memory > machine.gpu_memory:
+    gpu_weights = round((dense + sum(experts[cpu_experts:])) * share)
+    gpu_memory = gpu_weights + round(cache * share)
+    memory = fixed + cache + SPARE - gpu_memory
+    if memory > machine.memory or gpu_memory > machine.gpu_memory or memory + gpu_memory > machine.total:
         raise MemoryPlanError(_too_large(model, memory, gpu_memory, machine))
     return Plan(
         context=context,
-        cache_type=CACHE_TYPES["float16" if wishes.dtype == "auto" else wishes.dtype][0],
-        flash_attention=0 if wishes.dtype == "float32" else -1,
+        cache_type=CACHE_TYPES[dtype][0],
+        flash_attention=0 if dtype == "float32" else -1,
         gpu_layers=gpu_layers,
         cpu_experts=cpu_experts,
         repack=memory + (REPACK - 1) * (sizes.weights - gpu_memory) <= machine.memory,
@@ -102,6 +110,13 @@ def make_plan(model: GgufModel, machine: Machine, wishes: Wishes) -> Plan:
         memory=memory,
         gpu_memory=gpu_memory,
         session=cache + sizes.fixed - sizes.weights,
+        parts={
+            "weights in memory": sizes.weights + vision - gpu_weights,
+            "weights on the GPU": gpu_weights,
+            f"keys and values of {context} tokens": cache,
+            f"recurrent state and {CHECKPOINTS} checkpoints": sizes.recurrent,
+            "scratch and process": sizes.scratch + SPARE,
+        },
     )
 
 
@@ -114,7 +129,13 @@ def default_threads(cores: int) -> int:
 class _Sizes:
     weights: int
     token: int  # of the KV cache
-    fixed: int  # weights, recurrent states and scratch
+    recurrent: int  # state, and as much for each checkpoint
+    scratch: int
+
+    @property
+    def fixed(self) -> int:
+        """What does not grow with the context."""
+        return self.weights + self.recurrent + self.scratch
 
     @classmethod
     def of(cls, model: GgufModel, dtype: str) -> "_Sizes":
@@ -126,7 +147,7 @@ class _Sizes:
         channels = inner + 2 * model.number("ssm.group_count") * state
         recurrent = (model.layers - attention) * 4 * (state * inner + 3 * channels)
         scratch = 512 * 4 * (model.vocab_size + 16 * model.number("embedding_length"))
-        return cls(model.trunk_bytes, token, model.trunk_bytes + (1 + CHECKPOINTS) * recurrent + scratch)
+        return cls(model.trunk_bytes, token, (1 + CHECKPOINTS) * recurrent, scratch)
 
 
 def _context(model: GgufModel, asked: int | None, sizes: _Sizes, room: float) -> int:
@@ -157,9 +178,10 @@ def _experts_beside(experts: tuple[int, ...], room: float) -> int:
 
 
 def _too_large(model: GgufModel, memory: int, gpu_memory: int, machine: Machine) -> str:
-    need = f"{model.path.name} needs {memory / GB:.1f} GB of memory"
+    shared = machine.unified
+    need = f"{model.path.name} needs {(memory + shared * gpu_memory) / GB:.1f} GB of memory"
     have = f"{machine.memory / GB:.1f} GB are free"
-    if gpu_memory:
+    if gpu_memory and not shared:
         need += f" and {gpu_memory / GB:.1f} GB of the GPU"
         have += f" and {machine.gpu_memory / GB:.1f} GB"
     return f"{need}, {have}: take a smaller quantization or a shorter context"

@@ -1,6 +1,7 @@
 """Open a GGUF file in a child process first: where llama.cpp aborts on a bad file, only the child ends.
 
-The child reads metadata and tensor table and allocates nothing, so it costs a fraction of a second at any size.
+The child reads metadata and tensor table of the model and allocates nothing, so it costs a fraction of a second at any
+size. A vision part, which has a gigabyte at most, it loads.
 """
 
 import json
@@ -11,6 +12,7 @@ from dataclasses import asdict
 
 from ...errors import CheckpointError, Qwen35Error
 from ...gguf.model import GgufModel
+from ...gguf.vision import VisionPart
 from .plan import Plan
 
 TIMEOUT = 120  # seconds: a quarter of a million tokens of vocabulary take two
@@ -19,9 +21,10 @@ TIMEOUT = 120  # seconds: a quarter of a million tokens of vocabulary take two
 class Probe:
     """A check under way; `finish` waits for it. Start it, prepare what else is needed, then ask."""
 
-    def __init__(self, model: GgufModel, plan: Plan):
+    def __init__(self, model: GgufModel, plan: Plan, vision: VisionPart | None = None):
         self._name = model.path.name
         command = [sys.executable, "-m", __name__, str(model.path), json.dumps(asdict(plan))]
+        command += [str(vision.path)] if vision is not None else []
         self._child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def finish(self) -> None:
@@ -46,12 +49,16 @@ def main() -> None:
     from pathlib import Path
 
     from .handle import Model
-    from .library import load
+    from .library import load, load_mtmd
+    from .projector import Projector
 
     os.environ["GGML_NO_BACKTRACE"] = "1"  # an abort's last line is then its reason
-    path, plan = sys.argv[1:]
+    path, plan, *vision = sys.argv[1:]
     try:
-        Model(load(), GgufModel.open(Path(path)), Plan(**json.loads(plan)), allocate=False).close()
+        model = Model(load(), GgufModel.open(Path(path)), Plan(**json.loads(plan)), allocate=False)
+        for part in vision:
+            Projector(load_mtmd(), Path(part), model, gpu=False).close()
+        model.close()
     except Qwen35Error as error:
         print(error)
 
