@@ -66,7 +66,7 @@ def open(
     """Load a model and return its engine, a context manager. Use it in the thread that opened it.
 
     `model` is a directory, a GGUF file, a repository in the Hub cache, or "miniature", the small model that ships with
-    the package. `backend` "auto" takes llama.cpp for GGUF files and MLX for the rest.
+    the package. `backend` "auto" takes llama.cpp for GGUF files, and MLX for the rest where it can be loaded.
     `context` is the most tokens of prompt and answer together, by default all that the model allows. `dtype` is that
     of the activations: "auto" is the checkpoint's on Metal and float32 on a CPU; "float32" is for exact work.
     `memory` ("24GB", or bytes) is the most to use, by default a share of what is free; a model that needs more streams

@@ -48,6 +48,18 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(scope="session")
+def llama_cpp(pytestconfig: pytest.Config) -> None:
+    """Asked for by whatever needs the library. `--all-backends`, which CI gives, makes its absence a failure."""
+    try:
+        import llama_cpp  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        message = f"llama-cpp-python is not installed ({error}): run scripts/wheel-llamacpp"
+        if pytestconfig.getoption("--all-backends"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
 def tokenizer_spec() -> dict[str, Any]:
     """A parsed tokenizer.json: byte-level BPE, NFC, the released regex and control tokens, a few hundred merges."""
     bpe = Tokenizer(bpe_models.BPE())

@@ -1,5 +1,7 @@
 """Backends: the libraries that compute. `open_engine` chooses one and imports it only then."""
 
+import importlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -31,13 +33,13 @@ def open_engine(
     streaming: Streaming | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> "MlxEngine | LlamaCppEngine":
-    """Load a model; see `qwen35_local.open`. A GGUF file runs in llama.cpp, a checkpoint in MLX unless asked."""
+    """Load a model; see `qwen35_local.open`. A GGUF file runs in llama.cpp, a checkpoint in MLX if it can."""
     if backend not in BACKENDS:
         raise UsageError(f"backend must be {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, not {backend!r}", "backend")
     gguf = gguf_of(model)
     if gguf is not None and backend == "mlx":
         raise UsageError(f"{gguf.name} is a GGUF file, which MLX does not read: use the backend llama.cpp", "backend")
-    if gguf is not None or backend == "llama.cpp":
+    if gguf is not None or backend == "llama.cpp" or (backend == "auto" and mlx_problem() and has_llama_cpp()):
         from .llama_cpp.engine import open_llama_cpp
         from .llama_cpp.plan import Wishes
 
@@ -52,13 +54,30 @@ def open_engine(
         if value not in ("auto", None):
             raise UsageError(f"{name} is an option of the backend llama.cpp", name)
     path = find_model(model)
-    try:
-        from .mlx import MlxEngine
-    except ImportError as error:
-        if (error.name or "").split(".")[0] != "mlx":  # something else is missing, or broken
-            raise
-        raise BackendUnavailable(f"MLX cannot be loaded ({error}): it needs Apple Silicon or 64-bit Linux") from error
+    if problem := mlx_problem():
+        from .llama_cpp.library import install_hint
+
+        raise BackendUnavailable(
+            f"MLX cannot be loaded ({problem}): it needs Apple Silicon or 64-bit Linux; llama.cpp runs elsewhere: "
+            + install_hint()
+        )
+    from .mlx import MlxEngine
+
     return MlxEngine(path, context, dtype, on_progress, memory, streaming, speculate)
+
+
+def mlx_problem() -> str:
+    """Why MLX cannot be loaded; nothing if it can. Its wheels are for Apple Silicon and 64-bit Linux."""
+    try:
+        importlib.import_module("mlx.core")
+    except ImportError as error:
+        return str(error)
+    return ""
+
+
+def has_llama_cpp() -> bool:
+    """Whether llama-cpp-python is there; loading it says whether it is of use."""
+    return importlib.util.find_spec("llama_cpp") is not None
 
 
 def gguf_of(model: str | Path) -> Path | None:

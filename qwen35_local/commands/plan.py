@@ -4,23 +4,38 @@ import argparse
 import json
 from typing import Any
 
+from ..backends import gguf_of
 from ..errors import UsageError
 from ..experts.budget import MemoryPlan, default_budget, gigabytes, parse_memory
 from ..experts.machines import MACHINES, Machine, predict, predict_sweep
+from .plan_gguf import describe_gguf, gguf_lines
 
 HITS = (0.0, 0.5, 0.75, 0.9)
 PROMPTS = (20, 2048, 16384)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="397b", help="a model directory, or '397b' for the released one in MXFP4")
-    parser.add_argument("--memory", metavar="SIZE", help="as 24GB; default: a share of the machine's")
+    parser.add_argument(
+        "--model", default="397b", help="a model directory, a GGUF file, or '397b' for the released one in MXFP4"
+    )
+    parser.add_argument(
+        "--memory", metavar="SIZE", help="as 24GB; default: a share of the machine's, for GGUF its free"
+    )
+    parser.add_argument("--gpu", metavar="SIZE", help="for GGUF: memory of a GPU; default: what is free on those here")
     parser.add_argument("--context", type=int, help="tokens of prompt and answer (default: 32768, or less)")
     parser.add_argument("--machine", metavar="NAME", help=f"a Mac to plan for: {', '.join(MACHINES)}")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
+    if (gguf := None if args.model.lower() == "397b" else gguf_of(args.model)) is not None:
+        if args.machine:
+            raise UsageError("the machines by name are Macs: for a GGUF file give --memory and --gpu", "machine")
+        found = describe_gguf(gguf, args.memory, args.gpu, args.context)
+        print(json.dumps(found, indent=1) if args.json else "\n".join(gguf_lines(found)))
+        return 0
+    if args.gpu:
+        raise UsageError("--gpu is for GGUF files: MLX has the machine's memory alone", "gpu")
     found = describe(args.model, args.memory, args.context, args.machine)
     print(json.dumps(found, indent=1) if args.json else "\n".join(lines(found)))
     return 0

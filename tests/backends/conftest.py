@@ -1,5 +1,7 @@
 """Engines to run one suite on. Those of llama.cpp need its library: without it they are skipped and say so."""
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,18 +14,6 @@ LOCAL = ("mlx", "llama.cpp")
 
 
 @pytest.fixture(scope="session")
-def llama_cpp(pytestconfig: pytest.Config) -> None:
-    """Asked for by whatever needs the library. `--all-backends`, which CI gives, makes its absence a failure."""
-    try:
-        import llama_cpp  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        message = f"llama-cpp-python is not installed ({error}): run scripts/wheel-llamacpp"
-        if pytestconfig.getoption("--all-backends"):
-            pytest.fail(message)
-        pytest.skip(message)
-
-
-@pytest.fixture(scope="session")
 def tiny_gguf(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny checkpoint in float32. Not to be changed."""
     out = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
@@ -33,16 +23,29 @@ def tiny_gguf(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def open_local(request: pytest.FixtureRequest, pristine: Path, tiny_gguf: Path) -> Callable[..., LocalEngine]:
-    """`open_local("mlx" or "llama.cpp", …)`: the tiny checkpoint, all in float32."""
+def roomy(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint with a context that the instructions of tools fit in. Not to be changed."""
+    path = Path(shutil.copytree(pristine, tmp_path_factory.mktemp("models") / "roomy"))
+    config = json.loads((path / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 4096
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+@pytest.fixture(scope="session")
+def open_local(
+    request: pytest.FixtureRequest, pristine: Path, tiny_gguf: Path, roomy: Path
+) -> Callable[..., LocalEngine]:
+    """`open_local("mlx" or "llama.cpp", …)`: the tiny checkpoint, all in float32; with `room` for tools if asked."""
     import qwen35_local
 
-    def open_local(backend: str, **options: object) -> LocalEngine:
+    def open_local(backend: str, room: bool = False, **options: object) -> LocalEngine:
         if backend == "llama.cpp":
             request.getfixturevalue("llama_cpp")
             options.setdefault("threads", 1)  # two that wait for each other are slower on a busy machine
         options.setdefault("dtype", "float32")
-        return qwen35_local.open(pristine if backend == "mlx" else tiny_gguf, backend=backend, **options)  # pyright: ignore[reportArgumentType]
+        path = roomy if room else pristine if backend == "mlx" else tiny_gguf
+        return qwen35_local.open(path, backend=backend, **options)  # pyright: ignore[reportArgumentType]
 
     return open_local
 

@@ -9,30 +9,59 @@ import pytest
 
 from qwen35_local.backends.local import LocalEngine
 from qwen35_local.backends.scripted import ScriptedEngine
+from qwen35_local.chat.tokenizer import Tokenizer
 from qwen35_local.engine import Constraint, Engine, ImagePart, Message, Reuse, Session, TextPart
 from qwen35_local.errors import ContextError, MediaError, Qwen35Error, SamplingError, TemplateError, UsageError
-from qwen35_local.events import Done, Event, Held, Progress, Reasoning, Text
+from qwen35_local.events import Done, Event, Held, Progress, Reasoning, Text, ToolCall
 
 WEATHER = {
     "type": "function",
     "function": {
         "name": "get_weather",
         "description": "Weather of a city",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "city": {"enum": ["Paris", "Rome"]},
+                "days": {"type": "integer", "minimum": 1, "maximum": 9},
+            },
+            "required": ["city", "days"],
+        },
     },
 }
 
 
-@pytest.fixture(scope="module", params=("mlx", "llama.cpp", "scripted"))
+BACKENDS = ("mlx", "llama.cpp", "scripted")
+THINKING_HARD = "thinking hard</think>\n\nan answer of some length"
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
 def engine(request: pytest.FixtureRequest, open_local: Callable[..., LocalEngine]) -> Iterator[Engine]:
     if request.param == "scripted":
         tokenizer = request.getfixturevalue("tokenizer")
-        replies = iter(lambda: "thinking hard</think>\n\nan answer of some length", None)
+        replies = iter(lambda: THINKING_HARD, None)
         with ScriptedEngine(tokenizer, replies, context=512) as engine:
             yield engine
     else:
         with open_local(request.param) as engine:
             yield engine
+
+
+@pytest.fixture(params=BACKENDS)
+def saying(
+    request: pytest.FixtureRequest, open_local: Callable[..., LocalEngine], tokenizer: Tokenizer
+) -> Iterator[Callable[..., Engine]]:
+    """`saying(replies)`: an engine with room for tools; a scripted one says the replies, the others what they like."""
+    engines: list[Engine] = []
+
+    def saying(*replies: str) -> Engine:
+        scripted = request.param == "scripted"
+        engines.append(ScriptedEngine(tokenizer, replies) if scripted else open_local(request.param, room=True))
+        return engines[-1]
+
+    yield saying
+    for engine in engines:
+        engine.close()
 
 
 def run(session: Session, ids: list[int]) -> Reuse:
@@ -175,18 +204,47 @@ def test_the_next_turn_reads_only_what_is_new(local):
     assert other.usage.cached_tokens >= len(local.tokenize(system["content"]))
 
 
-def test_a_schema_is_kept_whatever_the_model(local):
+def test_a_schema_is_kept_whatever_the_model(saying):
     schema = {
         "type": "object",
         "properties": {"n": {"enum": [1, 2, 3]}},
         "required": ["n"],
         "additionalProperties": False,
     }
+    engine = saying('{"n": 2}', 'so</think>\n\n{"n": 3}')
     for thinking in (False, True):
-        answer = local.complete(
+        answer = engine.complete(
             "A number", constraint=Constraint("json", json.dumps(schema)), thinking=thinking, thinking_budget=4, seed=1
         )
         assert json.loads(answer.text)["n"] in (1, 2, 3)
+        assert bool(answer.reasoning) is thinking
+        assert answer.done.finish_reason == "stop"
+
+
+CALL = (
+    "<tool_call>\n<function=get_weather>\n<parameter=city>\nRome\n</parameter>\n<parameter=days>\n3\n</parameter>\n"
+    "</function>\n</tool_call>"
+)
+
+
+def test_a_call_that_must_be_made_is_one_and_its_result_is_read(saying):
+    engine = saying(CALL, THINKING_HARD)
+    asked = [{"role": "user", "content": "Weather?"}]
+    must = Constraint(calls=("get_weather",), must_call=True)
+    options = {"tools": [WEATHER], "temperature": 0, "max_tokens": 120, "thinking": False}
+    events = engine.chat(asked, constraint=must, **options)
+    call, done = (event for event in events if not isinstance(event, Progress | Held))
+    assert isinstance(call, ToolCall)
+    assert call.name == "get_weather"
+    assert call.arguments["city"] in ("Paris", "Rome")
+    assert 1 <= call.arguments["days"] <= 9
+    assert isinstance(done, Done)
+    assert done.finish_reason == "tool_calls"
+    result = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
+    answer = engine.complete([*asked, Message("assistant", tool_calls=(call,)), result], **options).done
+    assert answer.finish_reason in ("stop", "length")
+    assert answer.usage.prompt_tokens > done.usage.prompt_tokens
+    assert answer.usage.prompt_tokens - answer.usage.cached_tokens < 200  # the instructions are not read again
 
 
 def test_pictures_are_refused_with_a_sentence(local):
@@ -229,6 +287,37 @@ def test_a_cancelled_prompt_leaves_a_usable_session(local):
     np.testing.assert_allclose(session.logits(), fresh.logits(), atol=5e-4)
     session.close()
     fresh.close()
+
+
+def test_a_branch_knows_what_both_have_in_common(local):
+    turn = local.tokenizer.special["<|im_start|>"]
+    history = [turn, *prompt(20), turn, *prompt(40, 1), turn]
+    session = local.open_session()
+    run(session, [*history, 3, 4])
+    for token in (8, 9, 10):
+        session.advance(token)
+    other_way = [*history, 7, 7, 7]
+    branch = local.branch(session, other_way)
+    assert branch.ids == history[:-1]
+    assert run(branch, other_way).reused == len(history) - 1
+    fresh = local.open_session()
+    run(fresh, other_way)
+    np.testing.assert_allclose(branch.logits(), fresh.logits(), atol=5e-4)
+    assert run(session, [*history, 3, 4, 8, 9, 10, 11]).reused == len(history) + 5  # the first is as it was
+    whole = local.open_session()
+    run(whole, [*history, 3, 4, 8, 9, 10, 11])
+    np.testing.assert_allclose(session.logits(), whole.logits(), atol=5e-4)
+    assert local.branch(session, prompt(9, 50)).ids == []
+    for one in (session, branch, fresh, whole):
+        one.close()
+
+
+def test_two_conversations_are_remembered_beside_each_other(local):
+    long, other = "word " * 40, "another one entirely"
+    for text in (long, other, long, other):
+        found = local.complete(text, max_tokens=2, thinking=False).done
+    assert found.usage.cached_tokens >= found.usage.prompt_tokens - 12 > 0
+    assert len(local._sessions) >= 2
 
 
 def test_advancing_is_reading_one_more(local):

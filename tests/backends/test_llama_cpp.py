@@ -2,13 +2,20 @@
 
 import shutil
 import struct
+import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import qwen35_local
-from qwen35_local.errors import CheckpointError, MemoryPlanError, ModelNotFound, UsageError
+from qwen35_local.backends.llama_cpp.handle import Model
+from qwen35_local.backends.llama_cpp.library import LOG, load
+from qwen35_local.backends.llama_cpp.machine import Machine
+from qwen35_local.backends.llama_cpp.plan import Wishes, make_plan
+from qwen35_local.errors import BackendUnavailable, CheckpointError, MemoryPlanError, ModelNotFound, UsageError
+from qwen35_local.gguf import write
 from qwen35_local.gguf.header import read_header
 from qwen35_local.gguf.model import GgufModel
 from qwen35_local.gguf.write import Planned, write_file
@@ -22,16 +29,23 @@ def engine(open_local):
         yield engine
 
 
-def rewritten(source: Path, out: Path, metadata: dict, shapes: dict | None = None) -> Path:
-    """A copy of a GGUF file with other metadata or shapes of tensors: a file that is sound and says the wrong thing."""
+def rewritten(
+    source: Path, out: Path, metadata: dict, shapes: dict | None = None, only: Collection[str] | None = None
+) -> Path:
+    """A copy of a GGUF file with other metadata or shapes of tensors: a file that is sound and says the wrong thing.
+
+    With `only` it has these tensors, and of a part the metadata given alone.
+    """
     header = read_header(source)
     tensors = []
     for tensor in header.tensors.values():
+        if only is not None and tensor.name not in only:
+            continue
         data = np.fromfile(source, np.uint8, tensor.nbytes, offset=tensor.offset)
         shape = (shapes or {}).get(tensor.name, tensor.shape)
         planned = Planned(tensor.name, shape, tensor.type)
         tensors.append((planned, iter([data[: planned.nbytes]])))
-    for _ in write_file(out, {**header.metadata, **metadata}, tensors):
+    for _ in write_file(out, {**({} if "split.no" in metadata else header.metadata), **metadata}, tensors):
         pass
     return out
 
@@ -66,7 +80,8 @@ def test_a_long_prompt_and_decoding_are_those_of_transformers(engine, golden_dec
         session.advance(said[-1])
     assert said == golden_decode["said"].tolist()
     assert len(said) == 64
-    # A step is 3e-5 to 8e-5 from it; one or two of 64 have nearly equal experts, which enlarge what libraries round.
+    # A step is 3e-5 to 8e-5 from it; a few of 64 have nearly equal experts, which enlarge what libraries round
+    # (transformers itself is up to 5e-5 from float64 in these steps).
     assert np.sort(apart)[-3] <= 1e-4
     assert max(apart) <= 1.5e-4
     session.close()
@@ -169,6 +184,81 @@ def test_the_wrong_part_is_one_sentence(tiny_gguf, tmp_path):
     shutil.copy(tiny_gguf, part)
     with pytest.raises(CheckpointError, match=r"2 of 3 parts are missing .* first is tiny-00001-of-00003\.gguf"):
         qwen35_local.open(part)
+
+
+def test_a_model_in_parts_is_whole_by_any_of_them(engine, tiny_gguf, tmp_path, monkeypatch):
+    # The types that llama.cpp's own splitter gives these keys, which we read and never write; it takes no others.
+    value, kinds = write._value, {np.uint16: "<IH", np.int32: "<Ii"}
+    codes = {np.uint16: 2, np.int32: 5}
+    monkeypatch.setattr(
+        write, "_value", lambda v: struct.pack(kinds[type(v)], codes[type(v)], v) if type(v) in kinds else value(v)
+    )
+    header = read_header(tiny_gguf)
+    names = list(header.tensors)
+    cuts, files = [0, 40, 41, len(names)], []
+    for part in range(3):
+        metadata = {
+            "split.no": np.uint16(part),
+            "split.count": np.uint16(3),
+            "split.tensors.count": np.int32(len(names)),
+        }
+        metadata |= header.metadata if part == 0 else {"general.architecture": "qwen35moe"}
+        inside = names[cuts[part] : cuts[part + 1]]
+        files.append(rewritten(tiny_gguf, tmp_path / f"tiny-{part + 1:05d}-of-00003.gguf", metadata, only=inside))
+    ids = [5, 6, 7, 8]
+    for file in files[:2]:
+        with qwen35_local.open(file, dtype="float32", threads=1) as whole:
+            assert whole.info.model == "tiny"
+            np.testing.assert_array_equal(whole.logits(ids), engine.logits(ids))
+    moved = {file: file.read_bytes() for file in files[1:]}
+    for file, other in zip(files[1:], reversed(files[1:]), strict=True):
+        file.write_bytes(moved[other])
+    with pytest.raises(CheckpointError, match=r"00002-of-00003\.gguf holds part 3 of 3, not 2: it was renamed"):
+        qwen35_local.open(files[0])
+
+
+def test_experts_stay_in_memory_by_layer(tiny_gguf):
+    """The struct that says so is not declared by the binding: only the library can tell whether it is as it should be.
+    Without a GPU the layers go nowhere, and the library says of every tensor where it was told to put it."""
+    C, heard = load(), []
+    log = C.llama_log_callback(lambda level, text, data: heard.append(text.decode()))
+    model = GgufModel.open(tiny_gguf)
+    plan = make_plan(model, Machine(10**10, (10**10,), 2), Wishes(cpu_experts=3))
+    assert (plan.gpu_layers, plan.cpu_experts) == (9, 3)
+    C.llama_log_set(log, None)
+    try:
+        Model(C, model, plan).close()
+    finally:
+        LOG.attach(C)
+    told = [line for line in heard if "overrid" in line and "blk." in line]
+    assert len(told) == 9, told  # three stacks in each of three layers
+    assert all(any(f"blk.{layer}.ffn_" in line for line in told) for layer in range(3))
+
+
+def test_the_mtp_head_that_we_write_is_one_for_the_library(tiny_gguf, tmp_path):
+    """Asked for, its tensors are loaded and checked; we do not ask, as guesses cost more than they give there."""
+
+    def loads(path: Path) -> bool:
+        C = load()
+        params = C.llama_model_default_params()
+        params.load_mtp = True
+        model = C.llama_model_load_from_file(str(path).encode(), params)
+        if model:
+            C.llama_model_free(model)
+        return bool(model)
+
+    assert loads(tiny_gguf)
+    names = read_header(tiny_gguf).tensors
+    for name in ("blk.8.nextn.eh_proj.weight", "blk.8.nextn.enorm.weight", "blk.8.attn_q.weight"):
+        assert not loads(rewritten(tiny_gguf, tmp_path / "bad.gguf", {}, only=[n for n in names if n != name])), name
+
+
+def test_where_mlx_cannot_be_loaded_a_checkpoint_runs_in_llama_cpp(pristine, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlx.core", None)  # as if it were not installed
+    with qwen35_local.open(pristine, context=64, threads=1) as engine:
+        assert engine.info.backend == "llama.cpp"
+    with pytest.raises(BackendUnavailable, match=r"MLX cannot be loaded .* llama\.cpp runs elsewhere: .* -m pip"):
+        qwen35_local.open(pristine, backend="mlx")
 
 
 def test_selection(tiny_gguf, pristine, tmp_path):

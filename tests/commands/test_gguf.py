@@ -48,3 +48,13 @@ def test_options_of_another_backend_are_refused(qwen35, pristine):
     assert refused.status == 2
     assert "cpu_experts is an option of the backend llama.cpp" in refused.err
     assert qwen35("run", "Hi", "--gpu-layers", "many").status == 2
+
+
+def test_a_gguf_file_answers_from_the_shell(qwen35, pristine, llama_cpp, tmp_path):
+    out = tmp_path / "tiny.gguf"
+    assert qwen35("gguf", str(pristine), str(out)).status == 0
+    options = ("--model", str(out), "--threads", "1", "--max-tokens", "3", "--json")
+    events = [json.loads(line) for line in qwen35("run", "hello", *options).out.splitlines()]
+    assert events[0]["event"] == "progress"
+    assert events[-1]["event"] == "done"
+    assert 1 <= events[-1]["usage"]["completion_tokens"] <= 3

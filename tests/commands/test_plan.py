@@ -53,3 +53,22 @@ def test_refusals():
         describe("397b", "6GB", None, None)
     with pytest.raises(UsageError, match="no machine 'm9'"):
         describe("397b", None, None, "m9")
+
+
+def test_a_gguf_file(qwen35, sighted, tmp_path):
+    file = tmp_path / "tiny.gguf"
+    assert qwen35("gguf", str(sighted), str(file)).status == 0
+    shown = qwen35("plan", "--model", str(file), "--memory", "4GB", "--gpu", "2GB", "--json")
+    found = json.loads(shown.out)
+    assert (found["gpu_layers"], found["cpu_experts"], found["layers"]) == (9, 0, 8)
+    assert found["vision"] == "mmproj-tiny.gguf"
+    assert found["free_bytes"] == {"memory": 4 * 10**9, "gpus": [2 * 10**9]}
+    assert sum(found["reserved_bytes"].values()) == sum(found["needed_bytes"].values())
+    text = qwen35("plan", "--model", str(file), "--memory", "4GB", "--gpu", "0").out
+    assert "vision part mmproj-tiny.gguf" in text
+    assert "all on the CPU" in text
+    refused = qwen35("plan", "--model", str(file), "--memory", "400MB", "--gpu", "0")
+    assert refused.status != 0
+    assert refused.err.startswith("qwen35: tiny.gguf needs 0.5 GB of memory, 0.4 GB are free: take a smaller quant")
+    for options in (("--model", str(file), "--machine", "m3-max-48"), ("--gpu", "24GB")):
+        assert qwen35("plan", *options).status == 2

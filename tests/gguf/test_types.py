@@ -1,14 +1,18 @@
 """Packed rows against an independent reading of them."""
 
+import ctypes
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from qwen35_local.backends.llama_cpp.library import ggml
 from qwen35_local.gguf.types import BY_NAME, pack
 
 GRID = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+BUSY = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # the machine may be
 ROWS = arrays(np.float32, (3, 64), elements=st.floats(-1e4, 1e4, width=32))
 
 
@@ -18,6 +22,7 @@ def unpacked_mxfp4(packed: np.ndarray) -> np.ndarray:
     return np.concatenate([GRID, -GRID])[codes] * np.exp2(blocks[:, :1].astype(float) - 127)
 
 
+@BUSY
 @given(ROWS)
 def test_q8_0_is_within_half_a_step(rows):
     blocks = pack(rows, BY_NAME["Q8_0"]).reshape(-1, 34)
@@ -29,6 +34,7 @@ def test_q8_0_is_within_half_a_step(rows):
     assert (np.abs(codes * scale - rows.reshape(-1, 32)) <= step * 0.5001 + slack + 1e-28).all()
 
 
+@BUSY
 @given(ROWS)
 def test_mxfp4_takes_the_nearest_value_of_its_grid(rows):
     packed = pack(rows, BY_NAME["MXFP4"])
@@ -54,3 +60,21 @@ def test_small_types_are_numpys():
     np.testing.assert_allclose(upper.view(np.float32).reshape(rows.shape), rows, rtol=2**-8)
     with pytest.raises(ValueError, match="Q4_K is read, not written"):
         pack(rows, BY_NAME["Q4_K"])
+
+
+@pytest.mark.parametrize("name", ["F16", "BF16", "Q8_0", "MXFP4"])
+def test_packed_bytes_are_those_of_llama_cpp(name, llama_cpp):
+    library, kind = ggml(), BY_NAME[name]
+    library.ggml_quantize_chunk.restype = ctypes.c_size_t
+    rng = np.random.default_rng(5)
+    rows = (rng.normal(size=(64, 256)) * np.exp(rng.normal(size=(64, 1)) * 4)).astype(np.float32)
+    rows[3] = 0
+    rows[4, 32:64] = 0
+    theirs = np.empty(rows.shape[0] * kind.row_bytes(rows.shape[1]), np.uint8)
+    pointer = ctypes.POINTER(ctypes.c_float)
+    written = library.ggml_quantize_chunk(
+        kind.code, rows.ctypes.data_as(pointer), theirs.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(0),
+        ctypes.c_int64(rows.shape[0]), ctypes.c_int64(rows.shape[1]), None,
+    )  # fmt: skip
+    assert written == theirs.size
+    np.testing.assert_array_equal(pack(rows, kind).view(np.uint8).ravel(), theirs)

@@ -119,3 +119,15 @@ def miniature() -> Iterator[Running]:
 
     with running(lambda report: qwen35_local.open("miniature", on_progress=report), parallel=4, waiting=32) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def gguf_miniature(llama_cpp: None) -> Iterator[Running]:
+    """The same through llama.cpp."""
+    import qwen35_local
+
+    def open_engine(report: Any) -> Engine:
+        return qwen35_local.open("miniature", backend="llama.cpp", threads=1, context=4096, on_progress=report)
+
+    with running(open_engine, parallel=2) as found:
+        yield found
