@@ -15,7 +15,7 @@ from ..gguf.check import tensor_problems
 from ..gguf.header import read_header
 from ..gguf.model import GgufModel, parts_of
 from ..hub.known import Known, known_hashes, known_hashes_of
-from ..hub.progress import Meter
+from ..hub.progress import Meter, counted
 from ..hub.verify import Finding, check_files, check_tensors
 from .layout import labelled
 
@@ -82,7 +82,9 @@ def check_gguf(path: Path, projectors: Sequence[Path]) -> Iterator[Finding]:
         read_header(projector)
     also = f" and {len(projectors)} of a vision tower" if projectors else ""
     yield Finding(
-        "headers", True, f"{len(model.tensors)} tensors in {len(model.files)} files{also}, without gap or cut"
+        "headers",
+        True,
+        f"{len(model.tensors)} tensors in {counted(len(model.files), 'file')}{also}, without gap or cut",
     )
     problems = list(tensor_problems(model))
     yield from (Finding("tensors", False, problem) for problem in problems[:20])

@@ -88,6 +88,24 @@ def test_a_large_download_says_how_long_it_will_take(hub, home, capsys, monkeypa
     assert "on one connection: about" in command(capsys, *words(hub, "--to", str(home / "elsewhere")))[1]
 
 
+def test_one_build_of_many_in_parts_with_its_eyes(hub, home, capsys):
+    """As GGUF repositories are: a directory for each quant, the vision tower beside them."""
+    parts = {f"{quant}/m-0000{n}-of-00002.gguf": b"GGUF" + bytes([n]) * 900 for quant in ("Q4", "Q8") for n in (1, 2)}
+    hub.files = parts | {"mmproj-F16.gguf": b"GGUF" * 9, "mmproj-F32.gguf": b"GGUF" * 10, "README.md": b"#"}
+    code, out = command(capsys, *words(hub))
+    assert code == 2
+    assert "has 2 builds: choose one with --include 'Q4/*'" in out
+    code, out = command(capsys, *words(hub, "--include", "Q4/*", "--include", "mmproj-F16.gguf", "--dry-run"))
+    assert (code, "runs with  llama.cpp" in out) == (0, True)
+    code, out = command(capsys, *words(hub, "--include", "Q4/*", "--include", "mmproj-F16.gguf"))
+    assert code == 0
+    there = {file.relative_to(home).as_posix() for file in (home / "model-Q4").rglob("*.gguf")}
+    assert there == {"model-Q4/" + name for name in (*list(parts)[:2], "mmproj-F16.gguf")}
+    del hub.files["Q8/m-00002-of-00002.gguf"]
+    code, out = command(capsys, *words(hub, "--include", "Q8/*"))
+    assert (code, "is incomplete: it has no Q8/m-00002-of-00002.gguf" in out) == (2, True)
+
+
 def test_revision_and_place(hub, tmp_path, capsys):
     code, out = command(capsys, *words(hub, "--revision", "nope"))
     assert code == 2

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import make_checkpoint
 import pytest
 
 from hub.fake_hub import FakeHub, Fault
@@ -22,8 +23,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return kept | {"HF_HOME": str(tmp_path / "hf"), "QWEN35_MODELS": str(tmp_path / "models"), "NO_PROXY": "*"}
 
 
-def start(hub: FakeHub, tmp_path: Path) -> subprocess.Popen:
-    command = ("download", "--repo", "me/model", "--endpoint", hub.endpoint)
+def start(hub: FakeHub, tmp_path: Path, *more: str) -> subprocess.Popen:
+    command = ("download", "--repo", "me/model", "--endpoint", hub.endpoint, *more)
     return subprocess.Popen(
         [sys.executable, "-m", "qwen35_local.cli", *command],
         env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -82,9 +83,11 @@ def test_a_hundred_kills(hub, tmp_path):
     download_kills(hub, tmp_path, 100, 200, 0.5)
 
 
-def interrupted(hub: FakeHub, tmp_path: Path, ready: Callable[[], bool], tries: int = 3) -> tuple[float, int, str]:
+def interrupted(
+    hub: FakeHub, tmp_path: Path, ready: Callable[[], bool], *more: str, tries: int = 3
+) -> tuple[float, int, str]:
     """Ctrl-C once `ready`: seconds until the end (a busy machine gets three tries), exit status, what was said."""
-    process = start(hub, tmp_path)
+    process = start(hub, tmp_path, *more)
     while not ready():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
@@ -94,7 +97,7 @@ def interrupted(hub: FakeHub, tmp_path: Path, ready: Callable[[], bool], tries: 
     if (seconds := time.monotonic() - asked) < 1 or tries == 1:
         return seconds, process.returncode, err
     hub.requests.clear()
-    return interrupted(hub, tmp_path, ready, tries - 1)
+    return interrupted(hub, tmp_path, ready, *more, tries=tries - 1)
 
 
 def test_ctrl_c_answers_within_a_second_and_says_how_to_go_on(hub, tmp_path):
@@ -111,3 +114,19 @@ def test_a_stalled_connection_does_not_hold_ctrl_c(hub, tmp_path):
     hub.fault = lambda r: Fault(stall=1000) if r.kind == "cdn" else None
     seconds, _, _ = interrupted(hub, tmp_path, lambda: bool(hub.seen("cdn")) and hub.sent >= 1000)
     assert seconds < 1
+
+
+def test_ctrl_c_of_a_download_that_converts(hub, tmp_path):
+    """While a source shard is fetched and the one before was converted."""
+    release = make_checkpoint.write(tmp_path / "release", "tiny", "BF16", shards=3)
+    hub.files = {file.name: file.read_bytes() for file in release.iterdir()}
+    hub.rate = 500_000
+    made = tmp_path / "models" / "model-mxfp4.partial" / "model-00001-of-00003.safetensors"
+    ready = lambda: made.exists() and bool(hub.seen("cdn"))  # noqa: E731
+    seconds, status, err = interrupted(hub, tmp_path, ready, "--quant", "mxfp4")
+    assert seconds < 1
+    assert status == 130
+    assert f"to go on: qwen35 download --repo me/model --endpoint {hub.endpoint} --quant mxfp4" in err
+    hub.rate = None
+    process = start(hub, tmp_path, "--quant", "mxfp4")
+    assert process.communicate(timeout=60)[0].endswith("try it: qwen35 chat --model model-mxfp4\n")

@@ -269,6 +269,18 @@ def test_the_forward_pass_of_a_gguf_file(gguf, capsys, monkeypatch):
     assert "forward   skipped  GGUF models need llama-cpp-python: " in out
 
 
+def test_the_miniature_as_gguf_answers(tmp_path, capsys):
+    """A repository as they are on the Hub: a directory for each quant. Its forward pass is a real one."""
+    pytest.importorskip("llama_cpp")
+    (tmp_path / "repo" / "Q4").mkdir(parents=True)
+    for _ in gguf_convert(find_model("miniature"), tmp_path / "repo" / "Q4" / "m.gguf", Types("auto", "auto")):
+        pass
+    code, out = command(capsys, "verify", str(tmp_path / "repo"))
+    assert code == 0
+    assert "tensors in 1 file, without gap or cut" in out
+    assert "'What is 2 + 2?' is answered with '4' at 0." in out
+
+
 def test_list_and_rm(model, capsys, monkeypatch):
     model.with_name("half.partial").mkdir()
     code, out = command(capsys, "list")
