@@ -1,66 +1,23 @@
 """The tower, three-axis positions and early fusion against recorded transformers (tests/golden/vision.json)."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from make_checkpoint import PRESETS, draw, encode, tensors, tower, write, write_safetensors
+from seen import Tile, answered, close, spans_of, tower_of
 from tiny import opened
-from vision_cases import CASES, GREEDY, GRIDS, Shown, prompt
+from vision_cases import CASES, GRIDS, Shown
 
 from qwen35_local.engine import Prompt, Span
 from qwen35_local.errors import ConfigError
-from qwen35_local.model import vision
-from qwen35_local.model.config import ModelConfig
+from qwen35_local.model import blas, vision
 from qwen35_local.model.fusion import Fused
 from qwen35_local.model.positions import positions_of
 from qwen35_local.model.qwen35 import Qwen35, drained
 from qwen35_local.model.vision import VisionTower
 from qwen35_local.model.vision_config import VisionConfig
-from qwen35_local.model.weights import Weights
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A `Seen` of a test."""
-
-    it: Shown
-    key: str = "key"
-    notice: str = ""
-
-    @property
-    def rows(self):
-        return self.it.grid[1] // 2
-
-    @property
-    def columns(self):
-        return self.it.grid[2] // 2
-
-    @property
-    def seconds(self):
-        return tuple(map(float, range(self.it.grid[0]))) if self.it.clip else None
-
-    @property
-    def size(self):
-        return self.it.grid[2] * 16, self.it.grid[1] * 16
-
-
-def tower_of(weights: Weights, config: ModelConfig) -> VisionTower:
-    assert config.vision is not None
-    return VisionTower(weights, config.vision)
-
-
-def close(ours: np.ndarray, theirs: np.ndarray) -> None:
-    assert np.abs(ours - theirs).max() <= 5e-4
-    assert np.linalg.norm(ours - theirs) <= 3e-5 * np.linalg.norm(theirs)
-
-
-def spans_of(case: str) -> tuple[np.ndarray, list[Shown], list[Span]]:
-    ids, shown, runs = prompt(case)
-    tiles = [Tile(it, f"{case} {number}") for number, it in enumerate(shown)]
-    return ids, shown, [Span(at, tiles[i].rows, tiles[i].columns, tiles[i], pair) for at, i, pair in runs]
 
 
 @pytest.fixture(scope="module")
@@ -103,31 +60,10 @@ def test_positions_of_text_are_its_tokens():
 def test_logits_and_greedy_tokens(seeing, recorded, case, pieces):
     """Prompts whole and in pieces that end inside of pictures; then tokens one by one by the state's `rope_delta`."""
     prefix, _, name = case.rpartition(".")
-    prefix += "." if prefix else ""
-    (model, eyes), (ids, shown, spans) = seeing[prefix], spans_of(name)
-    features = [eyes(mx.array(it.patches()), it.grid) for it in shown]
-    positions, state, logits = positions_of(len(ids), spans), model.new_state(), []
-    start = 0
-    for length in pieces:
-        end = min(start + length, len(ids))
-        rows = [(span.start - start, _rows(span, shown, features)) for span in spans]
-        fused = Fused(positions[:, start : end + 1], tuple(rows))
-        blocks, _ = drained(model.run(mx.array(ids[None, start:end]), state, fused=fused))
-        logits.append(np.array(model.logits(model.norm(mx.concatenate(blocks, axis=1)))[0]))
-        start = end
-    ours = np.concatenate(logits)
-    close(ours, recorded[f"{case}.logits"])
-    assert state.rope_delta == recorded[f"{case}.delta"] < 0
-    tokens = []
-    for _ in range(GREEDY):
-        tokens.append(int(ours[-1].argmax()))
-        ours = np.array(model.logits(model(mx.array([tokens[-1:]]), state)))[0]
-    assert tokens == recorded[f"{case}.greedy"].tolist()
-
-
-def _rows(span: Span, shown: list[Shown], features: list[mx.array]) -> mx.array:
-    number = int(span.seen.key.split()[1])
-    return features[number][span.frame * span.tokens : (span.frame + 1) * span.tokens]
+    logits, delta, greedy = answered(*seeing[prefix + "." if prefix else ""], name, pieces)
+    close(logits, recorded[f"{case}.logits"])
+    assert delta == recorded[f"{case}.delta"] < 0
+    assert greedy == recorded[f"{case}.greedy"].tolist()
 
 
 def test_a_snapshot_between_pictures_keeps_its_delta(seeing):
@@ -152,6 +88,14 @@ def test_scores_in_small_portions_and_padded_heads_change_nothing(seeing, monkey
         monkeypatch.setattr(block.attn, "padded", vision.padded_head_dim(block.attn.head_dim))
         assert block.attn.padded == 80
     assert mx.allclose(eyes(mx.array(it.patches()), it.grid), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_numpy_attends_as_mlx_does():
+    """On a CPU ours; what runs on Metal is MLX's."""
+    rng = np.random.default_rng(3)
+    q, k, v = (mx.array(rng.standard_normal((2, 3, n, 72)).astype(np.float32)) for n in (5, 9, 9))
+    ours, theirs = blas.attention(q, k, v, 0.3), mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3)
+    np.testing.assert_allclose(np.array(ours), np.array(theirs), atol=2e-6)
 
 
 def test_frames_do_not_see_each_other(seeing):
