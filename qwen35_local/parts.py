@@ -64,8 +64,10 @@ def part_of(part: "Part | Mapping[str, Any]") -> Part:
     if isinstance(part, TextPart | ImagePart | VideoPart):
         return part
     kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-    if kind == "text" and isinstance(part["text"], str):
-        return TextPart(part["text"])
+    if kind == "text":
+        if not isinstance(text := part.get("text"), str):
+            raise TemplateError(f"a part of type text needs a text, not {text!r}", "messages")
+        return TextPart(text)
     if kind not in KINDS:
         raise TemplateError(f"content part of type {kind!r} is not understood", "messages")
     inner = part.get(kind, part)
@@ -108,13 +110,15 @@ def data_uri(url: str) -> bytes:
 
 def read_file(path: str | Path) -> bytes:
     """The bytes of a picture or clip. Raises MediaError."""
-    path = Path(path).expanduser()
+    if not isinstance(path, str | Path):
+        raise MediaError(f"a path must be text, not {path!r}")
     try:
+        path = Path(path).expanduser()
         if not path.is_file():  # nor a device or a pipe, which would never end
             raise MediaError(f"{path} is not a file")
         with path.open("rb") as file:
             return sized(file.read(MOST_BYTES + 1), path.name)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # a home directory that is not known
         raise MediaError(f"{path} cannot be read ({error})") from error
 
 

@@ -5,6 +5,7 @@ A picture is checked and priced from its header; its pixels are decoded when the
 
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -164,8 +165,10 @@ def opened_picture(data: bytes) -> Iterator[Image.Image]:
             raise MediaError(f"{what(data)} is not a picture that can be read: use PNG, JPEG, WebP or GIF") from error
         except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError) as error:
             raise MediaError(f"the picture is damaged ({error})") from error
-        except Image.DecompressionBombError as error:  # Pillow's own limit, above ours
-            raise MediaError(f"the picture is too large ({error}): {MOST_PIXELS:,} pixels are the most") from error
+        except Image.DecompressionBombError as error:  # Pillow's own limit, above ours; only its text has the number
+            found = re.search(r"\d{6,}", str(error))
+            pixels = f"of {int(found[0]):,} pixels " if found else ""
+            raise MediaError(f"a picture {pixels}is too large: {MOST_PIXELS:,} is the most") from error
 
 
 def what(data: bytes) -> str:

@@ -36,7 +36,8 @@ def test_tokens_and_patches_are_those_of_the_released_processor(sighted, tmp_pat
     with qwen35_local.open(sighted) as engine:
         assert isinstance(engine, MlxEngine)
         prompt = engine.prompt(ChatRequest.of([Message("user", parts)], thinking=False))
-        seen = [engine.look(part) for part in parts if not isinstance(part, TextPart)]
+        assert engine.eyes is not None
+        seen = [engine.eyes.look(part) for part in parts if not isinstance(part, TextPart)]
 
     image, video = (json.loads((sighted / f"{name}preprocessor_config.json").read_text()) for name in ("", "video_"))
     processor = Qwen3VLProcessor(

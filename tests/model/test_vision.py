@@ -60,7 +60,8 @@ def test_positions_of_text_are_its_tokens():
 def test_logits_and_greedy_tokens(seeing, recorded, case, pieces):
     """Prompts whole and in pieces that end inside of pictures; then tokens one by one by the state's `rope_delta`."""
     prefix, _, name = case.rpartition(".")
-    logits, delta, greedy = answered(*seeing[prefix + "." if prefix else ""], name, pieces)
+    model, eyes = seeing[prefix + "." if prefix else ""]
+    logits, delta, greedy = answered(model, eyes, name, pieces)
     close(logits, recorded[f"{case}.logits"])
     assert delta == recorded[f"{case}.delta"] < 0
     assert greedy == recorded[f"{case}.greedy"].tolist()

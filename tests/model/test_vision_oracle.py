@@ -47,7 +47,8 @@ def test_positions_logits_and_greedy_tokens(ours, theirs, prefix, case):
     ids, _, spans = spans_of(case)
     positions = positions_of(len(ids), spans)
     np.testing.assert_array_equal(positions[:, :-1], theirs[f"{prefix}{case}.positions"])
-    logits, delta, greedy = answered(*ours[prefix], case)
+    model, eyes = ours[prefix]
+    logits, delta, greedy = answered(model, eyes, case)
     assert delta == positions[0, -1] - len(ids) == theirs[f"{prefix}{case}.delta"] < 0
     close(logits, theirs[f"{prefix}{case}.logits"])
     assert greedy == theirs[f"{prefix}{case}.greedy"].tolist()

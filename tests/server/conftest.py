@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -130,4 +131,22 @@ def gguf_miniature(llama_cpp: None) -> Iterator[Running]:
         return qwen35_local.open("miniature", backend="llama.cpp", threads=1, context=4096, on_progress=report)
 
     with running(open_engine, parallel=2) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def seeing(sighted: Path) -> Iterator[Running]:
+    """A tiny random model with eyes behind the real server."""
+    import qwen35_local
+
+    with running(lambda report: qwen35_local.open(sighted, on_progress=report), parallel=2) as found:
+        yield found
+
+
+@pytest.fixture
+def blind(pristine: Path) -> Iterator[Running]:
+    """The same without eyes."""
+    import qwen35_local
+
+    with running(lambda report: qwen35_local.open(pristine, on_progress=report)) as found:
         yield found
