@@ -47,10 +47,14 @@ class Clip:
     def pieces(self) -> Iterator[np.ndarray]:
         """The patches of some pairs, then of the next. Pairs are seen one by one, so nothing is lost."""
         pairs = max(1, PIECE // (self.rows * self.columns))
-        for frames in self.pixels(pairs * self.rules.temporal_patch_size):
+        for frames in self._frames(pairs * self.rules.temporal_patch_size):
             yield patches(frames, table(self.rules), self.rules)
 
-    def pixels(self, most: int) -> Iterator[np.ndarray]:
+    def pixels(self) -> np.ndarray:
+        """uint8 [pairs * 2, height, width, 3], all frames as the model is shown them. Raises MediaError."""
+        return np.concatenate(list(self._frames(self.rules.temporal_patch_size)))
+
+    def _frames(self, most: int) -> Iterator[np.ndarray]:
         """uint8 [F, height, width, 3], F an even number of frames up to `most`. One at a time is decoded to its full
         size. Raises MediaError if the clip is damaged."""
         step, P = self.rules.temporal_patch_size, self.rules.patch_size

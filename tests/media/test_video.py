@@ -91,6 +91,17 @@ def test_an_animation_as_a_clip():
     assert reds.tolist() == pytest.approx([0, 40, 80, 120, 160, 200], abs=4)
 
 
+def test_pieces_are_the_whole(monkeypatch):
+    """However many pairs go together, and at an odd tail."""
+    found = video.look(clip(25, 5), Rules(4096, 512 * 512, fps=5))
+    whole, pixels = found.patches(), found.pixels()
+    assert pixels.shape == (26, found.rows * 32, found.columns * 32, 3)
+    for most in (1, 100, 10**6):
+        monkeypatch.setattr(video, "PIECE", most)
+        assert np.array_equal(np.concatenate(list(found.pieces())), whole)
+    assert np.array_equal(video.patches(pixels, video.table(found.rules), found.rules), whole)
+
+
 def test_all_frames_share_the_pixels():
     """The limit is of all frames together, so a longer clip is shown smaller."""
     short, long = (video.look(clip(n, 2, size=(320, 320)), RULES) for n in (4, 40))
