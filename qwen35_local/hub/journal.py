@@ -5,6 +5,7 @@ A file is cut into segments, each filled from its start. The journal is a header
 (they survive a power cut). After a restart of the machine only `synced` counts.
 """
 
+import errno
 import json
 import os
 import subprocess
@@ -159,10 +160,13 @@ def discard(part: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make names in a directory survive a power cut."""
+    """Make names in a directory survive a power cut, where the file system can (network shares cannot)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
     finally:
         os.close(handle)
 

@@ -148,7 +148,7 @@ def _stream(
     try:
         for shard in shards:
             source = directory / SOURCE / shard.source
-            if shard in todo:
+            if shard.source in arrived:
                 while not arrived[shard.source].wait(0.2):
                     if failed:
                         raise failed[0]
@@ -156,7 +156,8 @@ def _stream(
                 meter.had(remote[shard.source].size)
             entries[shard.name] = convert_shard(shard, source, directory, _silent)
             source.unlink(missing_ok=True)
-            room.release()
+            if shard.source in arrived:  # the others, of an earlier try, took no room in this one
+                room.release()
     finally:
         fetcher.stop.set()
         fetching.join(2 * PARTING)

@@ -304,6 +304,31 @@ def test_a_tight_disk_holds_one_source_shard_at_a_time(release, converted, tmp_p
     assert hashes(target) == hashes(converted["mxfp4"])
 
 
+def test_a_resumed_conversion_holds_no_more_shards_than_a_new_one(release, converted, tmp_path, monkeypatch):
+    """However many were done before: shards come faster here than they are converted."""
+    real, held, died = store.convert_shard, [], [False]
+
+    def dies_late(shard, source, directory, on_bytes):
+        if shard.name.startswith("model-00004") and not died[0]:
+            died[0] = True
+            raise KeyboardInterrupt
+        if died[0]:
+            time.sleep(0.15)
+            held.append(len({file.name.split(".part")[0] for file in source.parent.glob("*-of-*")}))
+        return real(shard, source, directory, on_bytes)
+
+    monkeypatch.setattr(store, "convert_shard", dies_late)
+    monkeypatch.setattr(store, "AT_ONCE", 1)
+    with FakeHub({file.name: file.read_bytes() for file in release.iterdir()}) as hub:
+        listing = list_repository("me/model", endpoint=hub.endpoint)
+        with pytest.raises(KeyboardInterrupt):
+            convert_repository(listing, tmp_path / "out", recipe("mxfp4"), Parts(), meter(), QUICK)
+        target = convert_repository(listing, tmp_path / "out", recipe("mxfp4"), Parts(), meter(), QUICK)
+    assert hashes(target) == hashes(converted["mxfp4"])
+    assert len(held) == 5
+    assert max(held) == 1
+
+
 # ---- killed -------------------------------------------------------------------------------------------------------
 def convert_kills(release: Path, converted: Path, tmp_path: Path, kills: int) -> None:
     """In a loop of one process after another, killed at random moments of their work."""

@@ -1,11 +1,14 @@
 """What survives a killed process and what survives a power cut."""
 
+import errno
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen35_local.hub import journal as journal_module
-from qwen35_local.hub.journal import Journal, journal_of
+from qwen35_local.hub.journal import Journal, journal_of, sync_directory
 
 
 def test_a_killed_process_keeps_every_written_byte(tmp_path):
@@ -60,3 +63,18 @@ def test_threads_cannot_write_after_close(tmp_path):
         pass
     with pytest.raises(OSError, match="closed"):
         journal.write(0, b"late")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_directories_that_cannot_be_synced(tmp_path, monkeypatch, number):
+    """Those of network shares; a real error is one."""
+
+    def fsync(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="Input/output"):
+            sync_directory(tmp_path)
+    else:
+        sync_directory(tmp_path)
