@@ -223,7 +223,7 @@ def second_turn(ours: Ours, theirs: HighLevel, meter: Meter) -> dict[str, int]:
     theirs.llama.reset()
     for turn, prompt in enumerate(prompts):
         before = meter.tokens
-        theirs.llama.create_completion(prompt, max_tokens=60, temperature=0, logit_bias=theirs.bias)
+        theirs.llama.create_completion(list(prompt), max_tokens=60, temperature=0, logit_bias=theirs.bias)
         read["high-level"] = meter.tokens - before - 59
         assert turn == 1 or read["high-level"] == len(prompt)
     return {"prompt": len(prompts[1]), "new": len(prompts[1]) - common, **read}

@@ -1,24 +1,29 @@
-"""Pictures and clips: what every local backend promises."""
+"""Pictures and clips: what every local backend promises; llama.cpp against transformers (tests/golden/drawn.json)."""
 
 import io
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import opened
+from vision_cases import DRAWN, Shown, prompt
 
 import qwen35_local
 from qwen35_local.backends.llama_cpp.engine import LlamaCppEngine
 from qwen35_local.backends.local import LocalEngine
-from qwen35_local.engine import ImagePart, Message, TextPart, VideoPart
+from qwen35_local.engine import ImagePart, Message, Prompt, Span, TextPart, VideoPart
 from qwen35_local.errors import CheckpointError, MediaError
 from qwen35_local.events import Done, Progress
 from qwen35_local.gguf.convert import Types, convert, convert_vision
 from qwen35_local.gguf.model import GgufModel
 from qwen35_local.gguf.vision import find_vision
 from qwen35_local.gguf.write import Planned, write_file
+from qwen35_local.model.vision import VisionTower
 
 GREEDY = {"temperature": 0, "thinking": False, "max_tokens": 6}
 
@@ -55,14 +60,14 @@ def engine(request: pytest.FixtureRequest, open_seeing: Callable[[str], LocalEng
 
 
 def picture(seed: int, width: int = 96, height: int = 64) -> ImagePart:
-    return ImagePart(encoded([drawn(seed, width, height)]))
+    return ImagePart(encoded([noise_picture(seed, width, height)]))
 
 
 def clip(seed: int) -> VideoPart:
-    return VideoPart(encoded([drawn(seed + i, 64, 64) for i in range(4)]))
+    return VideoPart(encoded([noise_picture(seed + i, 64, 64) for i in range(4)]))
 
 
-def drawn(seed: int, width: int, height: int) -> Image.Image:
+def noise_picture(seed: int, width: int, height: int) -> Image.Image:
     noise = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3))
     return Image.fromarray(noise.astype(np.uint8)).resize((width, height))
 
@@ -163,6 +168,75 @@ def test_backends_see_the_same(open_seeing):
         for parts in ((picture(1), "what?"), ("this", picture(2, 256, 160), "and", clip(3), "?")):
             options = GREEDY | {"max_tokens": 12}
             assert mlx.complete([asked(*parts)], **options).text == llama.complete([asked(*parts)], **options).text
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A `Seen` of `vision_cases`."""
+
+    it: Shown
+    key: str
+    notice: str = ""
+
+    @property
+    def rows(self) -> int:
+        return self.it.grid[1] // 2
+
+    @property
+    def columns(self) -> int:
+        return self.it.grid[2] // 2
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.it.grid[2] * 16, self.it.grid[1] * 16
+
+    @property
+    def seconds(self) -> tuple[float, ...] | None:
+        return tuple(map(float, range(self.it.grid[0]))) if self.it.clip else None
+
+    def pixels(self) -> np.ndarray:
+        return self.it.pixels()
+
+
+def drawn(case: str) -> tuple[Prompt, dict[str, np.ndarray]]:
+    """A prompt of `vision_cases`, and what transformers says to it: `logits` of its last token, `greedy` after it."""
+    golden = np.load(Path(__file__).parent.parent / "golden" / "drawn.npz")
+    ids, shown, runs = prompt(case)
+    tiles = [Tile(it, f"{case} {number}") for number, it in enumerate(shown)]
+    spans = [Span(at, tiles[i].rows, tiles[i].columns, tiles[i], pair) for at, i, pair in runs]
+    found = {"logits": golden[f"{case}.logits"][-1], "greedy": golden[f"{case}.greedy"]}
+    return Prompt(ids.tolist(), spans), found
+
+
+@pytest.mark.parametrize("case", DRAWN)
+def test_llama_cpp_says_what_transformers_says(open_seeing, sighted, case):
+    """Its tower looks GELU up in a table of 16-bit floats, and random experts that are nearly equal make much of that:
+    so its features are compared, its first token, and with exact features all the rest."""
+    ids, theirs = drawn(case)
+    weights, config = opened(sighted)
+    assert config.vision is not None
+    tower = VisionTower(weights, config.vision)
+    with open_seeing("llama.cpp") as engine:
+        session = engine.open_session()
+        for _ in session.sync(ids):
+            pass
+        assert session.logits().argmax() == theirs["greedy"][0]
+        session.close()
+        for span in ids.spans:
+            assert isinstance(span.seen, Tile)
+            features = np.array(tower(mx.array(span.seen.it.patches()), span.seen.it.grid))
+            exact = features[span.frame * span.tokens :][: span.tokens]
+            rows = engine._eyes.rows(span)
+            assert np.linalg.norm(rows - exact) <= 1e-3 * np.linalg.norm(exact)
+            rows[:] = exact
+        session = engine.open_session()
+        for _ in session.sync(ids):
+            pass
+        assert np.abs(session.logits() - theirs["logits"]).max() <= 3e-4
+        for token in theirs["greedy"]:
+            assert session.logits().argmax() == token
+            session.advance(int(token))
+        session.close()
 
 
 def test_the_vision_part_is_found_beside_the_model_or_above_it(seeing_gguf, tmp_path):
