@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -28,11 +29,16 @@ HELD_OUT = ROOT / "tests" / "golden" / "miniature_heldout.jsonl"
 ALL = 1 << 20  # tokens: no limit here
 
 
+def plain(item: dict[str, Any]) -> bool:
+    """One question in words alone."""
+    words = all(isinstance(message["content"], str) for message in item["messages"])
+    return words and not item["thinking"] and not item["tools"] and len(item["messages"]) < 3
+
+
 def chats(step: int) -> Iterator[str]:
     """Every `step`-th plain conversation with its right answer, as compare takes them."""
     items = [json.loads(line) for line in HELD_OUT.read_text().splitlines()]
-    plain = [i for i in items if not i["thinking"] and not i["tools"] and len(i["messages"]) < 3]
-    for item in plain[::step]:
+    for item in [item for item in items if plain(item)][::step]:
         answer = {"role": "assistant", "content": item["expected"]["content"]}
         yield json.dumps({"messages": [*item["messages"], answer]})
 
