@@ -116,13 +116,19 @@ def _present(target: Path, repo: str, revision: str | None, made: dict[str, Any]
     if not target.exists():
         return None
     manifest = Manifest.read(target) if target.is_dir() else None
-    if manifest is not None and manifest.source.get("repo") == repo:
+    if manifest is None:
+        raise StorageError(
+            f"{target} is there already, and was not fetched by qwen35: `qwen35 verify {target}` checks it; "
+            "to fetch another, choose another place with --to"
+        )
+    source = manifest.source.get("repo") or manifest.source.get("directory", "another model")
+    if source == repo:
         if manifest.made == made and revision in (None, manifest.source.get("commit")):
             return manifest
-        what = f"{repo} at {manifest.source.get('commit', '')[:12]}, made otherwise than asked for now"
-    else:
-        what = "something else"
-    raise StorageError(f"{target} is there already, and is {what}: remove it first, or choose another place with --to")
+        source = f"{repo} at {manifest.source.get('commit', '')[:12]}, made otherwise than asked for now"
+    raise StorageError(
+        f"{target} is there already, and is {source}: remove it first, or choose another place with --to"
+    )
 
 
 def _say_present(args: argparse.Namespace, target: Path, manifest: Manifest) -> int:

@@ -78,7 +78,7 @@ def test_what_is_there_but_was_made_otherwise(release, hub, home, capsys):
         assert f"is there already, and is me/model at {COMMIT[:12]}, made otherwise" in out
     (home / "empty").mkdir()
     code, out = command(capsys, *words(hub, "--to", str(home / "empty")))
-    assert (code, "is something else" in out) == (2, True)
+    assert (code, "was not fetched by qwen35: `qwen35 verify" in out) == (2, True)
 
 
 def test_a_large_download_says_how_long_it_will_take(hub, home, capsys, monkeypatch):
