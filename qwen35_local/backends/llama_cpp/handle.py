@@ -50,6 +50,8 @@ class Model:
         params = C.llama_model_default_params()
         params.n_gpu_layers = plan.gpu_layers
         params.use_extra_bufts = plan.repack
+        # What is repacked is a copy: mapped, the file would take memory a second time.
+        params.load_mode = C.LLAMA_LOAD_MODE_NONE if plan.repack else C.LLAMA_LOAD_MODE_MMAP
         if not allocate:
             params.no_alloc, params.load_mode = True, C.LLAMA_LOAD_MODE_NONE  # the library asserts that both are so
         params.load_mtp = False

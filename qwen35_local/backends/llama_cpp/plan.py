@@ -16,7 +16,9 @@ GB = 10**9
 Auto = Literal["auto"]
 # KV-cache dtype -> (ggml_type, bytes of a value).
 CACHE_TYPES = {"float32": (0, 4), "float16": (1, 2), "bfloat16": (30, 2)}
-REPACK = 1.7  # times the file: weights repacked for the CPU are a copy beside the mapped file
+# Times the weights in memory: repacked for the CPU they are copies that cannot make way, and a machine should have
+# room left to cache most of the file, or each start reads it from disk again.
+REPACK = 1.7
 SPARE = GB // 2  # for the interpreter and the libraries
 GPU_SPARE = 3 * GB // 2  # of each GPU: scratch of the library and the screen
 CHECKPOINTS = 4  # of the recurrent state, kept on the host
