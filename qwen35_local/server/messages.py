@@ -189,7 +189,7 @@ def _tools(body: Fields) -> list[Mapping[str, Any]]:
         name = tool.needed_text("name")
         if not TOOL_NAME.fullmatch(name) or name in tools:
             raise tool.refuse(
-                "name", f"{name[:80]!r} must be 1 to 64 letters, digits, '_' or '-', and not be used twice"
+                "name", f"{name[:80]!r} must be 1 to 128 letters, digits, '_' or '-', and not be used twice"
             )
         schema = tool.mapping("input_schema")
         if schema is None:

@@ -17,7 +17,7 @@ from .refusal import Refused, bad
 from .schemas import check_schema
 from .strict import loads
 
-TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 LOW_DETAIL = 512 * 512  # pixels of an image whose detail is "low"
 
 
@@ -255,7 +255,7 @@ def declare(function: Fields, others: Iterable[str]) -> dict[str, Any]:
     """A function's name, description and parameters, checked."""
     name = function.needed_text("name")
     if not TOOL_NAME.fullmatch(name):
-        raise function.refuse("name", f"{name[:80]!r} must be 1 to 64 letters, digits, '_' or '-'")
+        raise function.refuse("name", f"{name[:80]!r} must be 1 to 128 letters, digits, '_' or '-'")
     if name in others:
         raise function.refuse("name", f"{name!r} is declared twice")
     declared: dict[str, Any] = {"name": name}

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..engine import ChatRequest, Constraint, ImagePart, Message, Part, TextPart
-from ..events import ToolCall
 from .asked import EFFORT, Asked, Served, sampling_of, thinking_of
 from .fields import Fields
-from .openai import arguments_of, format_of, in_call_order, merged, tools_of
+from .openai import format_of, in_call_order, merged
 from .refusal import Refused
+from .responses_tools import call_of, toolbox_of
 
 KEPT = 64  # answers that later requests can go on from; the oldest goes first
 
@@ -57,18 +57,18 @@ def parse_response(value: Mapping[str, Any], served: Served, store: Store) -> As
     for name in ("summary", "generate_summary"):
         reasoning.only(name, ["auto", "concise", "detailed"], "reasoning comes whole")
     reasoning.end()
-    tools, constraint, parallel = _tools(body)
+    box = toolbox_of(body)
     wanted = _include(body)
     top = body.whole("top_logprobs", 0, 20)
     request = ChatRequest.of(
         messages,
-        tools=tools,
+        tools=box.tools,
         **thinking_of(body, effort),
         **sampling_of(body),
         max_tokens=body.whole("max_output_tokens", 1),
         top_logprobs=top if top is not None else 0 if "message.output_text.logprobs" in wanted else None,
-        parallel_tool_calls=parallel,
-        constraint=merged(constraint, _format(body, tools)),
+        parallel_tool_calls=box.parallel,
+        constraint=merged(box.constraint, _format(body, box.tools)),
     )
     stream = body.flag("stream")
     options = body.object("stream_options") or Fields({}, "stream_options")
@@ -80,6 +80,7 @@ def parse_response(value: Mapping[str, Any], served: Served, store: Store) -> As
     extra = {
         "echoed": echoed,
         "store": store if keep else None,
+        "names": box.names,
         "messages": _without_instructions(messages, instructions),
     }
     return Asked(request, model, stream, logprobs=request.top_logprobs is not None, extra=extra)
@@ -139,13 +140,9 @@ def _items(items: Sequence[Fields], served: Served) -> Iterator[Message]:
         match kind:
             case "message":
                 yield _message(item, served)
-            case "function_call":
-                arguments = arguments_of(item, item.needed_text("arguments"))
-                yield Message(
-                    "assistant",
-                    tool_calls=(ToolCall(item.needed_text("name"), arguments, item.needed_text("call_id")),),
-                )
-            case "function_call_output":
+            case "function_call" | "custom_tool_call":
+                yield Message("assistant", tool_calls=(call_of(item),))
+            case "function_call_output" | "custom_tool_call_output":
                 yield Message("tool", _output_text(item), tool_call_id=item.needed_text("call_id"))
             case "reasoning":
                 texts = [part.needed_text("text") for part in item.objects("content")]
@@ -218,24 +215,6 @@ def _joined(messages: Sequence[Message]) -> list[Message]:
         else:
             joined.append(message)
     return joined
-
-
-def _tools(body: Fields) -> tuple[tuple[Mapping[str, Any], ...], Constraint | None, bool]:
-    """The flat tools of this surface, read by the rules of chat completions."""
-    tools = []
-    for item in body.objects("tools"):
-        item.only("type", ["function"], "only functions of the client can be called")
-        nested = {name: item.any(name) for name in ("name", "description", "parameters", "strict")}
-        item.end()
-        tools.append(
-            {"type": "function", "function": {key: value for key, value in nested.items() if value is not None}}
-        )
-    choice = body.any("tool_choice")
-    if isinstance(choice, Mapping) and choice.get("type") == "function":
-        choice = {"type": "function", "function": {"name": choice.get("name")}}
-    return tools_of(
-        Fields({"tools": tools, "tool_choice": choice, "parallel_tool_calls": body.flag("parallel_tool_calls", True)})
-    )
 
 
 def _format(body: Fields, tools: Sequence[Mapping[str, Any]]) -> Constraint | None:

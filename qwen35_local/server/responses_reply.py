@@ -9,6 +9,7 @@ from ..events import Done, Event, Reasoning, Text, TokenLogprob, ToolCall
 from .asked import Asked
 from .chat_reply import logprobs_of, sse
 from .responses import Kept
+from .responses_tools import Named
 
 # The part inside an item: (its type, the event's name before .delta and .done).
 PARTS = {"message": ("output_text", "response.output_text"), "reasoning": ("reasoning_text", "response.reasoning_text")}
@@ -112,14 +113,23 @@ class ResponseReply:
 
     def _call(self, call: ToolCall) -> Iterator[bytes]:
         at = len(self._output)
-        arguments = json.dumps(call.arguments, ensure_ascii=False)
-        name = self._item("fc")
-        item = {"id": name, "type": "function_call", "call_id": call.id, "name": call.name, "arguments": ""}
+        named = self._asked.extra["names"].get(call.name, Named(call.name))
+        identity = {"id": self._item("fc"), "call_id": call.id, "name": named.name}
+        if named.namespace is not None:
+            identity["namespace"] = named.namespace
+        if named.custom:
+            key, kind = "input", "custom_tool_call"
+            value, name, more = str(call.arguments.get("input", "")), "custom_tool_call_input", {}
+        else:
+            key, kind = "arguments", "function_call"
+            value, name = json.dumps(call.arguments, ensure_ascii=False), "function_call_arguments"
+            more = {"name": named.name}
+        item = {**identity, "type": kind, key: ""}
         yield self._event("response.output_item.added", output_index=at, item={**item, "status": "in_progress"})
-        place = {"item_id": name, "output_index": at}
-        yield self._event("response.function_call_arguments.delta", **place, delta=arguments)
-        yield self._event("response.function_call_arguments.done", **place, name=call.name, arguments=arguments)
-        done = {**item, "arguments": arguments, "status": "completed"}
+        place = {"item_id": item["id"], "output_index": at}
+        yield self._event(f"response.{name}.delta", **place, delta=value)
+        yield self._event(f"response.{name}.done", **place, **more, **{key: value})
+        done = {**item, key: value, "status": "completed"}
         yield self._event("response.output_item.done", output_index=at, item=done)
         self._output.append(done)
 
