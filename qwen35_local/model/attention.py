@@ -2,12 +2,14 @@
 
 import mlx.core as mx
 
+from . import blas
 from .config import TextConfig
 from .layers import RMSNorm
 from .rope import rotate
 from .state import KeyValues
 from .weights import Weights
 
+ATTEND_FROM = 16  # queries of a head from which numpy beats MLX on a CPU
 SCORES = 1 << 28  # bytes of attention scores in memory at once, where MLX does not fuse them away
 
 
@@ -40,6 +42,10 @@ class Attention:
     def _attend(self, q: mx.array, keys: mx.array, values: mx.array) -> mx.array:
         """q [B, heads, T, D] are the last T of S positions. Some at a time, where MLX would hold all scores at once."""
         T, S = q.shape[2], keys.shape[2]
+        if T >= ATTEND_FROM and blas.on_cpu(q, T):
+            grouped = q.reshape(q.shape[0], self.kv_heads, -1, T, self.head_dim)
+            y = blas.attention(grouped, keys[:, :, None], values[:, :, None], self.head_dim**-0.5, causal=True)
+            return y.reshape(q.shape)
         step = max(16, SCORES // (self.heads * S * 4))
         outputs = []
         for begin in range(0, T, step):

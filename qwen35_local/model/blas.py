@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 PIECE = 1 << 24  # elements of a weight unpacked at once (64 MiB)
+SCORES = 1 << 21  # attention scores computed at once: they pass through the caches several times
 
 
 def on_cpu(x: mx.array, rows: int) -> bool:
@@ -29,14 +30,26 @@ def linear(x: mx.array, weight: Callable[[slice], mx.array], outputs: int) -> mx
     return mx.array(y).reshape(*x.shape[:-1], outputs)
 
 
-def attention(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
-    """softmax(q k^T * scale) v, of float32 [..., n, D] and twice [..., N, D]; holds all scores [..., n, N] at once"""
-    queries, keys, values = (np.asarray(part) for part in (q, k, v))
-    scores = np.matmul(queries * np.float32(scale), keys.swapaxes(-1, -2))
-    scores -= scores.max(axis=-1, keepdims=True)
-    np.exp(scores, out=scores)
-    total = scores.sum(axis=-1, keepdims=True)
-    return mx.array(np.matmul(scores, values) / total)
+def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, causal: bool = False) -> mx.array:
+    """softmax(q k^T * scale) v, of float32 [..., n, D] and twice [..., N, D] -> [..., n, D]
+
+    Leading dimensions are broadcast. If causal, the queries are the last n of the N positions.
+    """
+    queries, keys, values = (np.asarray(part.astype(mx.float32)) for part in (q, k, v))
+    n, length = queries.shape[-2], keys.shape[-2]
+    queries = queries * np.float32(scale)
+    out = np.empty(queries.shape, np.float32)
+    for rows in _pieces(n, max(16, SCORES * n // max(1, out.size // out.shape[-1] * length))):
+        seen = length - n + min(rows.stop, n) if causal else length
+        scores = np.matmul(queries[..., rows, :], keys[..., :seen, :].swapaxes(-1, -2))
+        if causal:
+            step = scores.shape[-2]
+            scores[..., seen - step :] += np.triu(np.full((step, step), -np.inf, np.float32), 1)
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        total = scores.sum(axis=-1, keepdims=True)
+        np.divide(np.matmul(scores, values[..., :seen, :]), total, out=out[..., rows, :])
+    return mx.array(out)
 
 
 def _pieces(length: int, step: int) -> Iterator[slice]:
