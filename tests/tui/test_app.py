@@ -199,6 +199,17 @@ async def test_composer_history_and_new_lines(drive):
 
 
 @run
+async def test_keys_typed_in_one_burst_keep_their_order(drive):
+    """As they come after a moment in which the app was busy."""
+    async with drive(["a"]) as d:
+        d.app.chat.composer.put("6 times 78")
+        for key in ("backspace", "backspace", "9", "left", "1", "enter"):
+            d.app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await d.until(lambda: len(d.app.talk.tree) == 2 and not d.app.talk.busy)
+        assert d.app.talk.tree.path()[0].text == "6 times 19"
+
+
+@run
 async def test_slash_commands_are_suggested_and_completed(drive):
     async with drive() as d:
         await d.press("/", "t", "h")

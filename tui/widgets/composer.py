@@ -115,17 +115,26 @@ class Composer(TextArea):
             self._leaf(-1)
         elif event.key == "down" and self.cursor_location[0] == self.document.line_count - 1:
             self._leaf(1)
-        elif event.key == "backspace":
-            handled = self._delete_token(True)
-        elif event.key == "delete":
-            handled = self._delete_token(False)
+        elif event.key in ("backspace", "delete"):
+            handled = self._delete_token(event.key == "backspace")
         else:
             handled = False
-        if handled:
+        if handled or await self._edited(event.key):
             event.prevent_default()
             event.stop()
             return
         await super()._on_key(event)
+
+    async def _edited(self, key: str) -> bool:
+        """Run a key of the text area here and now; whether it is one.
+
+        Textual runs such a key after it has bubbled up to the app: letters and Enter typed after it would come first
+        while the app has much to do, and a question would be sent before it was mended.
+        """
+        for binding in self._bindings.key_to_bindings.get(key, ()):
+            if await self.app.run_action(binding.action, self):
+                return True
+        return False
 
     def action_newline(self) -> None:
         self.replace("\n", *self.selection, maintain_selection_offset=False)
