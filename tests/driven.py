@@ -41,6 +41,12 @@ class Driven:
         return "\n".join(self.app.chat.transcript.lines)
 
     @property
+    def screen(self) -> str:
+        """All that can be seen, as text."""
+        lines = self.app.screen._compositor.render_strips()
+        return "\n".join("".join(segment.text for segment in line) for line in lines)
+
+    @property
     def notice(self) -> str:
         return str(self.app.chat.query_one("#notice").render())
 

@@ -132,6 +132,7 @@ class ChatApp(App[None]):
 
     def on_unmount(self) -> None:
         self.painter.close()
+        self.chat.verbs.keep_draft()
         self.talk.abandon()
         self.host.close()
         self.history.close()

@@ -12,6 +12,7 @@ from tui.screens.help import HelpScreen
 from tui.screens.history import HistoryScreen
 from tui.screens.numbers import NumbersScreen
 from tui.screens.settings import SettingsScreen
+from tui.store.history import History
 
 
 @run
@@ -181,6 +182,28 @@ async def test_draft_is_kept(drive, tmp_path: Path):
         d.app.chat.verbs._open(type("P", (), {"chat": chat, "turn": 0})())
         await d.pilot.pause()
         assert d.app.chat.composer.text == "half a thou"
+
+
+@run
+async def test_what_is_typed_outlives_the_app_and_a_kill(drive, tmp_path: Path):
+    big = "many words " * 1000
+    async with drive(data=tmp_path / "data") as d:
+        d.app.chat.composer.take(big)
+        await d.press(*"and more")
+        reader = History(tmp_path / "data" / "history.sqlite3")  # what a kill would leave
+        await d.until(lambda: any(entry.draft for entry in reader.chats()))
+        reader.close()
+        await d.press("!")
+        kept = d.app.chat.composer.expanded
+    async with drive(data=tmp_path / "data") as d:
+        await d.press("f2")
+        assert "not sent yet" in d.screen
+        await d.press("enter")
+        assert d.app.chat.composer.text.startswith("[Paste #1")
+        assert d.app.chat.composer.expanded == kept == big + "and more!"
+        await d.press("ctrl+u", *"/hel")
+        d.app.chat.verbs.keep_draft()
+        assert d.app.history.chats() == []
 
 
 @run

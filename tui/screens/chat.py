@@ -22,6 +22,7 @@ from ..widgets.transcript import Transcript
 from ..widgets.welcome import Welcome
 from .preview import PreviewScreen
 
+DRAFTS = 1.0  # seconds between two looks at what is typed, to keep it
 RATE = 15  # looks a second at what the engine said; more cannot be read
 
 
@@ -58,6 +59,7 @@ class ChatScreen(Screen):
         self._palette = palette
         self._tick = 0
         self._gauges = Gauges()
+        self._entry = Entry(self.verbs.file, id="entry")
         self.editing = 0  # the question that the next send stands beside
 
     def compose(self) -> ComposeResult:
@@ -67,7 +69,7 @@ class ChatScreen(Screen):
                 yield Welcome(id="welcome")
                 yield Transcript(self._palette, id="transcript")
                 yield Static(id="notice", markup=False)
-                yield Entry(self.verbs.file, id="entry")
+                yield self._entry
             yield Pictures(self._palette, id="pictures")
         yield Status(id="status")
 
@@ -77,7 +79,8 @@ class ChatScreen(Screen):
 
     @property
     def composer(self) -> Composer:
-        return self.query_one(Composer)
+        """There also while the app leaves, when nothing can be asked of the screen any more."""
+        return self._entry.composer
 
     @property
     def pictures(self) -> Pictures:
@@ -89,6 +92,7 @@ class ChatScreen(Screen):
         self.redraw()
         self._poll()
         self.set_interval(1 / RATE, self._poll)
+        self.set_interval(DRAFTS, self.verbs.keep_draft)
 
     # --- drawing
 
@@ -106,7 +110,8 @@ class ChatScreen(Screen):
         """Another chat is shown; `turn` is the one that was looked for."""
         self.editing = 0
         self.say("")
-        self.composer.put(self.app.history.draft(self.talk.chat))  # type: ignore[attr-defined]
+        self.composer.put("")
+        self.verbs.draft()
         self.composer.sent = [t.text for t in self.talk.tree.path() if t.role == "user"]
         self.transcript.action_to_end()
         self.redraw()

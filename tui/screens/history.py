@@ -76,6 +76,8 @@ class HistoryScreen(Dialog[Picked]):
         line.append(when, self._palette.dim)
         if entry.turns:
             line.append(f"  {entry.turns} messages", self._palette.dim)
+        if entry.draft:
+            line.append("  not sent yet" if not entry.turns else "  draft", self._palette.warning)
         if entry.snippet and entry.snippet != entry.title:
             line.append(f"\n    {entry.snippet}", self._palette.dim)
         return line

@@ -20,7 +20,8 @@ TITLE_LENGTH = 60  # characters
 
 @dataclass(frozen=True, slots=True)
 class ChatEntry:
-    """A line of the list of chats. `turns` counts them; `snippet` shows where a search matched."""
+    """A line of the list of chats. `turns` counts them; `snippet` shows where a search matched; `draft`: something is
+    typed there and not sent, which names a chat that has no title yet."""
 
     id: int
     title: str
@@ -28,6 +29,7 @@ class ChatEntry:
     turns: int
     snippet: str = ""
     turn: int = 0
+    draft: bool = False
 
 
 class History:
@@ -44,13 +46,17 @@ class History:
     # --- chats
 
     def chats(self, limit: int = 500) -> list[ChatEntry]:
-        """The newest chats that have a turn."""
+        """The newest chats that have a turn or a draft."""
         rows = self._db.execute(
-            "SELECT c.id, c.title, c.updated, count(t.id) FROM chats c JOIN turns t ON t.chat = c.id "
-            "WHERE c.deleted IS NULL GROUP BY c.id ORDER BY c.updated DESC, c.id DESC LIMIT ?",
+            "SELECT c.id, c.title, c.updated, count(t.id), substr(c.draft, 1, 200) FROM chats c "
+            "LEFT JOIN turns t ON t.chat = c.id WHERE c.deleted IS NULL GROUP BY c.id "
+            "HAVING count(t.id) > 0 OR c.draft <> '' ORDER BY c.updated DESC, c.id DESC LIMIT ?",
             (limit,),
         )
-        return [ChatEntry(*row) for row in rows]
+        return [
+            ChatEntry(id, title or one_line(draft, TITLE_LENGTH), updated, turns, draft=bool(draft))
+            for id, title, updated, turns, draft in rows
+        ]
 
     def rename(self, chat: int, title: str) -> None:
         with self._transaction():

@@ -6,19 +6,22 @@ from pathlib import Path
 from ..export import FORMATS, to_json, to_markdown
 from ..screens.dialog import TextDialog
 from ..screens.history import HistoryScreen, Picked
+from ..slash import parse
 from .group import Group
 
 
 class ChatVerbs(Group):
     _deleted: tuple[int, ...] = ()  # the chats that this window deleted, the last one last
+    _drafted: tuple[int, str] = (0, "")  # a chat, and the draft of it that is on disk
 
     def slash_new(self, argument: str) -> None:
-        self._keep_draft()
+        self.keep_draft()
         self._talk.new()
         self._screen.opened()
 
     def slash_history(self, argument: str) -> None:
         self._talk.flush()
+        self.keep_draft()
         self._app.push_screen(
             HistoryScreen(self._app.history, self._app.palette, argument, self._talk.chat), self._open
         )
@@ -26,7 +29,7 @@ class ChatVerbs(Group):
     def _open(self, picked: Picked | None) -> None:
         if picked is None:
             return
-        self._keep_draft()
+        self.keep_draft()
         try:
             self._talk.open(picked.chat)
         except (sqlite3.Error, ValueError) as error:
@@ -34,13 +37,24 @@ class ChatVerbs(Group):
             return
         self._screen.opened(picked.turn)
 
-    def _keep_draft(self) -> None:
-        text = self._screen.composer.text
+    def keep_draft(self) -> None:
+        """Write what is typed and not sent, if that changed."""
+        typed = self._screen.composer.draft
+        draft = (self._talk.chat, "" if parse(typed) else typed)
+        if draft == self._drafted or (not draft[1] and draft[0] != self._drafted[0]):
+            return
         try:
-            if text or self._app.history.draft(self._talk.chat):
-                self._app.history.set_draft(self._talk.chat, text)
+            self._app.history.set_draft(*draft)
+            self._drafted = draft
         except sqlite3.Error as error:
             self._screen.say(f"what you typed could not be saved ({error})")
+
+    def draft(self) -> None:
+        """Put what was typed here into the composer; a long draft folded, as a paste."""
+        draft = self._app.history.draft(self._talk.chat)
+        self._drafted = (self._talk.chat, draft)
+        if draft:
+            self._screen.composer.take(draft)
 
     def slash_rename(self, argument: str) -> None:
         if argument:

@@ -65,6 +65,11 @@ class Composer(TextArea):
         """The text with every paste in full."""
         return TOKEN.sub(lambda m: self._pastes.get(int(m[1]), m[0]) if m[1] else m[0], self.text)
 
+    @property
+    def draft(self) -> str:
+        """What can be kept of it: pastes in full, without the tokens of pictures."""
+        return IMAGE_TOKEN.sub("", self.expanded)
+
     def put(self, text: str) -> None:
         """Replace everything."""
         self.text = text

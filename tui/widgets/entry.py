@@ -19,14 +19,11 @@ class Entry(Vertical):
     def __init__(self, take_file: Callable[[Path], bool], **options):
         super().__init__(**options)
         self._take_file = take_file
+        self.composer = Composer(id="composer", placeholder="Ask anything")
 
     def compose(self) -> ComposeResult:
         yield Suggestions(id="suggestions")
-        yield Composer(id="composer", placeholder="Ask anything")
-
-    @property
-    def composer(self) -> Composer:
-        return self.query_one(Composer)
+        yield self.composer
 
     @property
     def _listing(self) -> Suggestions:
