@@ -5,7 +5,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from .chat.turns import Media, Turn
+from .chat.media import Media
+from .chat.turns import Turn
 
 SPEAKERS = {"user": "You", "assistant": "Qwen", "tool": "Tool result", "system": "System"}
 FORMATS = ("md", "json")
@@ -18,7 +19,7 @@ def to_markdown(title: str, turns: Sequence[Turn], system: str = "") -> str:
         parts.append(f"## System\n\n{system}")
     for turn in turns:
         parts.append(f"## {SPEAKERS[turn.role]}")
-        parts += [f"*[{media.kind}: {media.name}]*" for media in turn.media]
+        parts += [f"*[{media.kind}: {media.name}{seen(media)}]*" for media in turn.media]
         if turn.reasoning.strip():
             parts.append("\n".join(f"> {line}".rstrip() for line in turn.reasoning.strip().split("\n")))
         if turn.text.strip():
@@ -28,6 +29,10 @@ def to_markdown(title: str, turns: Sequence[Turn], system: str = "") -> str:
         if turn.error:
             parts.append(f"**Error:** {turn.error}")
     return "\n\n".join(parts) + "\n"
+
+
+def seen(media: Media) -> str:
+    return f", {media.sight.note}" if media.sight else ""
 
 
 def to_json(title: str, turns: Sequence[Turn], system: str = "") -> str:

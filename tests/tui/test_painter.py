@@ -7,7 +7,7 @@ import pytest
 from driven import png
 
 from qwen35_local.config import Settings
-from tui.chat.turns import Media
+from tui.chat.media import Media
 from tui.vision.painter import Painter, ask_terminal
 
 MEDIA = Media("x", "image", png((64, 32)), (64, 32))

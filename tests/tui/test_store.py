@@ -6,15 +6,17 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
 import pytest
 
 from qwen35_local.events import ToolCall
-from tui.chat.turns import Media, Tree, Turn
+from tui.chat.media import Media, Sight
+from tui.chat.turns import Tree, Turn
 from tui.store.history import History, fts_query, new_id
-from tui.store.schema import VERSION
+from tui.store.schema import STEPS, VERSION
 
 
 def say(history: History, text: str, chat: int | None = None, parent: int = 0) -> tuple[int, Turn]:
@@ -135,6 +137,25 @@ def test_a_newer_file_is_left_alone(tmp_path: Path):
     say(history, "in memory")
     history.close()
     assert path.read_bytes() == before
+
+
+def test_a_file_of_an_older_version_is_taken_along(tmp_path: Path):
+    path = tmp_path / "h.sqlite3"
+    older = sqlite3.connect(path, isolation_level=None)
+    older.executescript(f"BEGIN; {STEPS[0]} PRAGMA user_version = 1; COMMIT;")
+    older.execute("INSERT INTO chats(id, title, created, updated) VALUES (1, 'old', 0, 0)")
+    older.execute("INSERT INTO turns VALUES (2, 1, 0, 'user', 'words of old', '', '[]', '', 'done', '', 0, '{}', 0)")
+    older.execute("INSERT INTO media VALUES (2, 0, 'a.png', 'image', x'00', 3, 4, NULL)")
+    older.close()
+    history = History(path)
+    assert history.notice == ""
+    assert history.search("old")[0].id == 1
+    sight = Sight((3, 4), (32, 32), 3, (0.5,), "small")
+    media = history.load(1).path()[0].media
+    assert media == (Media("a.png", "image", b"\x00", (3, 4)),)
+    history.see(2, [replace(media[0], sight=sight)])
+    history.close()
+    assert History(path).load(1).path()[0].media[0].sight == sight
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path):

@@ -10,9 +10,11 @@ import pytest
 from driven import png, run
 from PIL import Image
 
+from qwen35_local.engine import ImagePart
 from qwen35_local.errors import MediaError, Qwen35Error
-from tui.chat.turns import Media
+from tui.chat.media import Media, Sight
 from tui.palette import PLAIN
+from tui.screens.history import Picked
 from tui.screens.preview import Canvas
 from tui.vision.cells import fitted, strips
 from tui.vision.cost import price
@@ -128,7 +130,7 @@ async def test_the_pane_shows_frames_and_times_then_the_models_own_price(drive, 
         )
         await d.say(f"/image {picture}")
         pane = d.app.chat.pictures
-        await d.until(lambda: pane.picked[0].sight and pane.picked[0].sight.shown == (96, 64))
+        await d.until(lambda: pane.media[0].sight and pane.media[0].sight.shown == (96, 64))
         shown = [strip.text.strip() for strip in pane._drawn(32)]
         assert "1 to send · 8 tokens" in shown
         assert "small" in shown
@@ -141,6 +143,34 @@ async def test_the_pane_shows_frames_and_times_then_the_models_own_price(drive, 
         d.app.chat.pictures.focus()
         await d.press("enter")
         await d.until(lambda: d.app.screen.query_one(Canvas)._frames)
+
+
+@run
+async def test_what_the_model_saw_is_kept_with_the_message(drive, clip: Media, tmp_path: Path):
+    picture, film = tmp_path / "a.png", tmp_path / "three.mp4"
+    picture.write_bytes(png((100, 60)))
+    film.write_bytes(clip.data)
+    seen = SimpleNamespace(key="k", rows=2, columns=3, seconds=None, notice="small", size=(100, 60))
+    async with drive(["ok"], vision=True, size=(100, 60), data=tmp_path / "data") as d:
+        real = d.engine.look
+        d.engine.look = lambda part: seen if isinstance(part, ImagePart) else real(part)  # another model's rules
+        await d.say(f"/image {picture}")
+        await d.say(f"{d.app.chat.composer.text}/image {film}", wait=False)
+        await d.until(lambda: len(d.app.chat.pictures.media) == 2)
+        await d.say(d.app.chat.composer.text + "What are these?")
+        await d.until(lambda: all(media.sight for media in d.app.talk.tree.path()[0].media))
+        times = [clock(second) for second in price(clip).seconds]
+        await d.until(lambda: all(time in d.text for time in times))
+        assert "[Image #1] a.png  100×60 → 96×64 · 8 tokens" in d.text
+        assert "6 frames" in d.text
+        chat = d.app.talk.chat
+        await d.say("/export md out.md")
+        assert "*[image: a.png, 100×60 → 96×64 · 8 tokens]*" in (tmp_path / "out.md").read_text()
+    async with drive([], vision=True, size=(100, 60), data=tmp_path / "data") as d:  # priced otherwise by now
+        d.app.chat.verbs._open(Picked(chat))
+        assert d.app.talk.tree.path()[0].media[0].sight == Sight.of(seen)
+        await d.until(lambda: all(time in d.text for time in times))
+        assert "[Image #1] a.png  100×60 → 96×64 · 8 tokens" in d.text
 
 
 def test_a_damaged_clip_says_so():

@@ -6,7 +6,7 @@ The app calls `poll` a few times a second and draws what it reports; everything 
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qwen35_local.engine import ChatRequest, Message
@@ -17,8 +17,9 @@ from ..settings import Preferences
 from ..store.history import History, new_id
 from .answer import Answer
 from .host import EngineHost, Reply, sentence
+from .media import Media
 from .tools import TOOLS, use
-from .turns import Media, Status, Tree, Turn
+from .turns import Status, Tree, Turn
 
 SAVE_EVERY = 0.5  # seconds: what a crash in the middle of an answer may cost
 MOST_CALLS = 8  # rounds of tools in one answer, so that a model in a loop comes to an end
@@ -54,6 +55,11 @@ class Talk:
     @property
     def busy(self) -> bool:
         return self.answer is not None
+
+    @property
+    def asked(self) -> int:
+        """The last question."""
+        return next((turn.id for turn in reversed(self.tree.path()) if turn.role == "user"), 0)
 
     # --- verbs
 
@@ -134,6 +140,15 @@ class Talk:
     def live(self) -> Turn | None:
         """The turn being written."""
         return self.answer.turn if self.answer else None
+
+    def saw(self, turn: int, media: tuple[Media, ...]) -> None:
+        """It is known by now what the model sees of the pictures of a turn, of this chat or of another."""
+        if turn in self.tree:
+            self.tree.put(replace(self.tree[turn], media=media))
+        for turns in self._unsaved.values():
+            if turn in turns:
+                turns[turn] = replace(turns[turn], media=media)
+        self._guarded(lambda: self._history.see(turn, media))
 
     def flush(self) -> None:
         """Write what is not on disk yet; on failure it stays for the next try."""

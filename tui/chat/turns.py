@@ -4,26 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from qwen35_local.engine import ImagePart, Message, Part, Role, TextPart, VideoPart
+from qwen35_local.engine import Message, Part, Role, TextPart
 from qwen35_local.events import ToolCall
+
+from .media import Media
 
 # "writing" is the state of an answer that a process began and has not ended: after a crash it stays that way.
 Status = Literal["done", "writing", "stopped", "length", "error"]
-
-
-@dataclass(frozen=True, slots=True)
-class Media:
-    """A picture or clip as it was sent: `data` is the encoded file, `pixels` its width and height."""
-
-    name: str
-    kind: Literal["image", "video"]
-    data: bytes
-    pixels: tuple[int, int]
-    max_pixels: int | None = None
-
-    @property
-    def part(self) -> ImagePart | VideoPart:
-        return (ImagePart if self.kind == "image" else VideoPart)(self.data, self.max_pixels)
 
 
 @dataclass(frozen=True, slots=True)

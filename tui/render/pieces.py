@@ -1,15 +1,17 @@
 """The pieces that a transcript is stacked from. Each knows its lines at a width and its text as one would copy it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.style import Style
 from rich.text import Text
 from textual.strip import Strip
 
-from ..chat.turns import Media
+from ..chat.media import Media
 from ..palette import Palette
 from ..safe import printable
+from ..vision.frames import grid
 from .blocks import Block
 from .code import code_strips
 from .lines import strip_of, strips_of
@@ -17,6 +19,8 @@ from .prose import prose_strips
 from .table import table_strips
 
 THUMBNAIL = (36, 8)  # columns and rows at most
+FRAME = (18, 5)  # of one frame of a clip
+FRAMES = 8  # shown of a clip; all of them on the whole screen
 MARGIN = 2  # cells to the left of everything but the bar of a user's message
 
 
@@ -94,24 +98,26 @@ class Words(Piece):
 
 @dataclass(frozen=True, slots=True)
 class Picture(Piece):
-    """A picture that was sent, small, and what it was."""
+    """A picture that was sent, small, or frames of a clip; what it was, and what the model saw of it."""
 
     media: Media
     number: int
     gap: bool = False
 
     def strips(self, width: int, palette: Palette) -> list[Strip]:
-        columns = min(width, THUMBNAIL[0])
-        return [
-            *palette.painter.thumbnail(self.media, columns, THUMBNAIL[1], scrolls=True),
-            strip_of(Text(self.plain, palette.dim)),
-        ]
+        drawn: Sequence[Strip] = palette.painter.thumbnail(self.media, min(width, THUMBNAIL[0]), THUMBNAIL[1], True)
+        if frames := palette.painter.frames(self.media):
+            drawn = grid(frames[:: -(-len(frames) // FRAMES)], width, *FRAME, palette, scrolls=True)
+        lines = [*drawn, *strips_of(Text(self.plain, palette.dim), width)]
+        notice = self.media.sight.notice if self.media.sight else ""
+        return lines + (strips_of(Text(printable(notice), palette.dim), width) if notice else [])
 
     @property
     def plain(self) -> str:
         width, height = self.media.pixels
-        size = f"  {width}×{height}" if self.media.kind == "image" else ""
-        return f"[{self.media.kind.capitalize()} #{self.number}] {printable(self.media.name)}{size}"
+        size = f"{width}×{height}" if self.media.kind == "image" else ""
+        seen = self.media.sight.note if self.media.sight else size
+        return f"[{self.media.kind.capitalize()} #{self.number}] {printable(self.media.name)}  {seen}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from ..palette import Palette
 from ..safe import one_line
 from ..slash import parse
 from ..verbs import Verbs
-from ..widgets.composer import Composer
+from ..widgets.composer import IMAGE_TOKEN, Composer
 from ..widgets.entry import Entry
 from ..widgets.pictures import Pictures
 from ..widgets.status import Status
@@ -105,6 +105,7 @@ class ChatScreen(Screen):
         title = one_line(self.app.history.title(self.talk.chat) or (users[0] if users else "New chat"), 80)  # type: ignore[attr-defined]
         self.query_one("#title", Static).update(title)
         self._gauges.read(path)
+        self.verbs.show_clips()
 
     def opened(self, turn: int = 0) -> None:
         """Another chat is shown; `turn` is the one that was looked for."""
@@ -158,10 +159,11 @@ class ChatScreen(Screen):
 
     @on(Composer.Sent)
     def _sent(self, event: Composer.Sent) -> None:
-        command = parse(event.text.strip())
-        if command is not None:
-            self.composer.put("")
-            self.composer.remember(event.text.strip())
+        words = IMAGE_TOKEN.sub("", event.text).strip()
+        command = parse(words)
+        if command is not None:  # pictures that were attached stay
+            self.composer.put("".join(f"{picked.token} " for picked in self.pictures.picked))
+            self.composer.remember(words)
             self.verbs.run(*command)
             return
         self.verbs.send(event.text)
@@ -184,8 +186,7 @@ class ChatScreen(Screen):
 
     @on(Pictures.Preview)
     def _preview(self, event: Pictures.Preview) -> None:
-        media = self.pictures.media
-        self.app.push_screen(PreviewScreen(media, self._palette, media.index(event.media)))
+        self.app.push_screen(PreviewScreen(self.pictures.media, self._palette, event.at))
 
     def warn_blind(self) -> None:
         """Say in the pane that the model cannot see, once that is known."""

@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from qwen35_local.errors import Qwen35Error
 
-from ..chat.turns import Media
+from ..chat.media import Media
 from ..palette import Palette
 from ..safe import printable
 from ..vision.cost import price
@@ -90,7 +90,7 @@ class PreviewScreen(ModalScreen[None]):
         """Off the event loop: a clip is read whole, and its frames are decoded."""
         frames: tuple[Frame, ...] = ()
         try:
-            sight = price(media)
+            sight = media.sight or price(media)
             if sight.seconds:
                 frames = frames_at(media, sight.seconds)
             said = sight.note

@@ -11,7 +11,8 @@ from typing import Any
 
 from qwen35_local.events import ToolCall
 
-from ..chat.turns import Media, Tree, Turn
+from ..chat.media import Media, Sight
+from ..chat.turns import Tree, Turn
 from ..safe import one_line
 from .schema import open_history
 
@@ -121,13 +122,19 @@ class History:
                 )
                 for place, media in enumerate(turn.media):
                     self._db.execute(
-                        "INSERT OR IGNORE INTO media VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                        (turn.id, place, media.name, media.kind, media.data, *media.pixels, media.max_pixels),
+                        "INSERT OR IGNORE INTO media VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        (turn.id, place, *_media_values(media)),
                     )
                 if turn.role == "user":
                     name = turn.text if turn.text.strip() else " ".join(media.name for media in turn.media)
                     title = one_line(_storable(name), TITLE_LENGTH)
                     self._db.execute("UPDATE chats SET title = ? WHERE id = ? AND title = ''", (title, chat))
+
+    def see(self, turn: int, media: Sequence[Media]) -> None:
+        """Keep what the model saw of the pictures of a turn that is stored already."""
+        with self._transaction():
+            for place, one in enumerate(media):
+                self._db.execute("UPDATE media SET seen = ? WHERE turn = ? AND place = ?", (_seen(one), turn, place))
 
     def set_leaf(self, chat: int, leaf: int) -> None:
         with self._transaction():
@@ -136,12 +143,13 @@ class History:
     def load(self, chat: int) -> Tree:
         media: dict[int, list[Media]] = {}
         rows = self._db.execute(
-            "SELECT m.turn, m.name, m.kind, m.data, m.width, m.height, m.max_pixels FROM media m "
+            "SELECT m.turn, m.name, m.kind, m.data, m.width, m.height, m.max_pixels, m.seen FROM media m "
             "JOIN turns t ON t.id = m.turn WHERE t.chat = ? ORDER BY m.turn, m.place",
             (chat,),
         )
-        for turn, name, kind, data, width, height, most in rows:
-            media.setdefault(turn, []).append(Media(name, kind, data, (width, height), most))
+        for turn, name, kind, data, width, height, most, seen in rows:
+            sight = Sight.from_json(json.loads(seen)) if seen else None
+            media.setdefault(turn, []).append(Media(name, kind, data, (width, height), most, sight))
         rows = self._db.execute(
             "SELECT id, parent, role, text, reasoning, tool_calls, tool_call_id, status, error, seconds, stats, "
             "created FROM turns WHERE chat = ?",
@@ -213,6 +221,14 @@ def _values(turn: Turn) -> tuple[Any, ...]:
         *(_storable(turn.text), _storable(turn.reasoning), json.dumps(calls, ensure_ascii=True), turn.tool_call_id),
         *(turn.status, _storable(turn.error), turn.seconds, json.dumps(dict(turn.stats))),
     )
+
+
+def _media_values(media: Media) -> tuple[Any, ...]:
+    return (media.name, media.kind, media.data, *media.pixels, media.max_pixels, _seen(media))
+
+
+def _seen(media: Media) -> str:
+    return json.dumps(media.sight.to_json()) if media.sight else ""
 
 
 def _storable(text: str) -> str:

@@ -5,10 +5,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-VERSION = 1
 BUSY_MS = 250  # how long a write may wait for another window; the app retries later, so it must not freeze here
+CHECKED = 64 << 20  # bytes: a larger file takes too long to check before the app can open
 
-SCHEMA = """
+FIRST = """
 CREATE TABLE chats(
     id INTEGER PRIMARY KEY, title TEXT NOT NULL, titled INTEGER NOT NULL DEFAULT 0, created REAL NOT NULL,
     updated REAL NOT NULL, leaf INTEGER NOT NULL DEFAULT 0, draft TEXT NOT NULL DEFAULT '', deleted REAL);
@@ -32,6 +32,12 @@ CREATE TRIGGER turns_changed AFTER UPDATE OF text ON turns WHEN old.text <> new.
     INSERT INTO found(found, rowid, text) VALUES ('delete', old.id, old.text);
     INSERT INTO found(rowid, text) VALUES (new.id, new.text); END;
 """
+# What leads from one version to the next; a file is taken through those that it lacks, all or none.
+STEPS = (
+    FIRST,
+    "ALTER TABLE media ADD COLUMN seen TEXT NOT NULL DEFAULT '';",  # JSON of `Sight`
+)
+VERSION = len(STEPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +66,8 @@ def open_history(path: Path | None) -> Opened:
                 return _memory(
                     f"{path} was written by a newer version of this app ({version}, this one knows {VERSION})"
                 )
-            if version == VERSION and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("quick_check failed")
+            if version > 0 and path.stat().st_size < CHECKED:
+                _check(connection)
             return Opened(_prepared(connection))
         except sqlite3.OperationalError:
             connection.close()
@@ -75,15 +81,22 @@ def open_history(path: Path | None) -> Opened:
         return _memory(f"{path} cannot be used ({error})")
 
 
+def _check(connection: sqlite3.Connection) -> None:
+    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise sqlite3.DatabaseError("quick_check failed")
+
+
 def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     # IMMEDIATE, so that two windows that start at once do not both create the tables.
     connection.execute("BEGIN IMMEDIATE")
-    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-        for statement in _statements(SCHEMA):
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    for step in STEPS[version:]:
+        for statement in _statements(step):
             connection.execute(statement)
+    if version < VERSION:
         connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
     return connection

@@ -42,6 +42,7 @@ class Verbs(TurnVerbs, ChatVerbs, ChoiceVerbs, PictureVerbs):
             screen.editing = 0
         else:
             self._talk.ask(text, media)
+        self.witness(self._talk.asked)
         screen.transcript.action_to_end()
         screen.redraw()
 

@@ -2,18 +2,20 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from qwen35_local.errors import MediaError, Qwen35Error
 
-from ..chat.turns import Media
+from ..chat.media import Media, Sight
 from ..screens.browse import BrowseScreen
 from ..screens.preview import PreviewScreen
-from ..vision.cost import Sight, price
+from ..vision.cost import price
 from ..vision.frames import frames_at
 from ..vision.load import from_clipboard, is_media, load, media_of
 from ..vision.pasted import data_uri, media_paths
 from ..widgets.composer import Composer
+from ..widgets.pictures import Picked
 from .group import Group
 
 MOST_TEXT = 2 << 20  # bytes of a text file that "@" puts into the question
@@ -24,35 +26,75 @@ class PictureVerbs(Group):
         """Add a picture to the next question."""
         picked = self._screen.pictures.add(media)
         self._screen.composer.take(f"{picked.token} ")
-        self.study(media)
+        self._screen.run_worker(self._study(picked), exit_on_error=False)
         self._screen.warn_blind()
 
-    def study(self, media: Media) -> None:
-        """Find out, beside everything else, what the model is shown of a picture."""
-        self._screen.run_worker(self._study(media), exit_on_error=False)
-
-    async def _study(self, media: Media) -> None:
-        """By the released rules at once, then by those of the model when it is loaded, if they differ."""
-        pictures = self._screen.pictures
+    async def _study(self, picked: Picked) -> None:
+        """What the model is shown: by the released rules at once, by its own when it is loaded."""
+        pictures, media = self._screen.pictures, picked.media
         try:
             sight = await asyncio.to_thread(price, media)
-            pictures.learn(media, sight=sight)
-            await self._decode(media, sight)
+            pictures.learn(picked, sight)
+            await self._decode(picked, sight)
         except Qwen35Error as error:
-            pictures.learn(media, trouble=str(error))
+            pictures.learn(picked, trouble=str(error))
             return
-        try:
-            seen = Sight.of(await self._screen.host.look(media.part))
-        except Qwen35Error:
-            return  # a blind model, or a server: the pane says so itself
-        pictures.learn(media, sight=seen)
-        if seen.seconds != sight.seconds:
-            await self._decode(media, seen)
+        seen = await self._look(media)
+        if seen is not None:
+            pictures.learn(picked, seen)
+            if seen.seconds != sight.seconds:
+                await self._decode(picked, seen)
 
-    async def _decode(self, media: Media, sight: Sight) -> None:
+    async def _look(self, media: Media) -> Sight | None:
+        """What the model itself sees; None if it is blind or at a server, which do not tell."""
+        try:
+            return Sight.of(await self._screen.host.look(media.part))
+        except Qwen35Error:
+            return None
+
+    async def _decode(self, picked: Picked, sight: Sight) -> None:
         if sight.seconds:
-            frames = await asyncio.to_thread(frames_at, media, sight.seconds)
-            self._screen.pictures.learn(media, frames=frames)
+            frames = await asyncio.to_thread(frames_at, picked.media, sight.seconds)
+            self._app.painter.learn(picked.media, frames)
+            self._screen.pictures.learn(picked, frames=frames)
+
+    def witness(self, turn: int) -> None:
+        """Keep what the model saw with the pictures of a turn that was sent."""
+        if self._talk.tree[turn].media:
+            self._screen.run_worker(self._witness(turn, self._talk.tree[turn].media), exit_on_error=False)
+
+    async def _witness(self, turn: int, media: tuple[Media, ...]) -> None:
+        seen: list[Media] = []
+        for one in media:
+            sight = await self._look(one)
+            if sight is None and one.sight is None:
+                try:
+                    sight = await asyncio.to_thread(price, one)
+                except Qwen35Error:
+                    sight = None
+            seen.append(replace(one, sight=sight or one.sight))
+        if tuple(seen) != media:
+            self._talk.saw(turn, tuple(seen))
+            self._screen.redraw()
+
+    def show_clips(self) -> None:
+        """Decode the clips of this chat, beside everything else, so that the conversation shows their frames."""
+        painter = self._app.painter
+        new = [one for turn in self._talk.tree.path() for one in turn.media if one.kind == "video"]
+        new = [one for one in new if not painter.knows(one)]
+        for one in new:
+            painter.learn(one, ())  # not twice, should it fail
+        if new:
+            self._screen.run_worker(self._show_clips(new), exit_on_error=False)
+
+    async def _show_clips(self, clips: list[Media]) -> None:
+        for clip in clips:
+            try:
+                sight = clip.sight or await asyncio.to_thread(price, clip)
+                self._app.painter.learn(clip, await asyncio.to_thread(frames_at, clip, sight.seconds))
+            except Qwen35Error:
+                continue  # its name stays
+        self._screen.transcript.repaint(self._app.palette)
 
     def attach_paths(self, paths: list[Path]) -> None:
         for path in paths:

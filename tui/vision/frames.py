@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.text import Text
 from textual.strip import Strip
 
-from ..chat.turns import Media
+from ..chat.media import Media
 from ..palette import Palette
 from ..render.lines import strip_of
 

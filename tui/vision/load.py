@@ -10,7 +10,7 @@ from PIL import Image, ImageGrab, UnidentifiedImageError
 
 from qwen35_local.errors import MediaError
 
-from ..chat.turns import Media
+from ..chat.media import Media
 from ..safe import one_line
 
 MOST_BYTES = 256 << 20

@@ -16,7 +16,7 @@ from textual.strip import Strip
 
 from qwen35_local.errors import MediaError
 
-from ..chat.turns import Media
+from ..chat.media import Media
 from ..render.lines import console
 from .cells import Depth, fitted, strips
 from .load import decoded
@@ -24,8 +24,11 @@ from .load import decoded
 if TYPE_CHECKING:
     from textual_image.renderable import TGPImage
 
+    from .frames import Frame
+
 Graphics = Literal["cells", "kitty", "sixel"]
 KEPT = 64  # drawn pictures
+KEPT_CLIPS = 16
 CELL = (16, 32)  # pixels decoded for a cell where it is drawn with graphics; more than any terminal shows
 CONTROL = ((ControlType.CURSOR_FORWARD, 0),)  # marks a segment as one without width, as textual-image does
 
@@ -51,7 +54,8 @@ class Painter:
         self.depth: Depth = depth
         self.graphics: Graphics = graphics if depth == "truecolor" and send is not None else "cells"
         self._send = send
-        self._drawn: OrderedDict[tuple[Media, int, int, bool], tuple[Strip, ...]] = OrderedDict()
+        self._drawn: OrderedDict[tuple[bytes, int, int, bool], tuple[Strip, ...]] = OrderedDict()
+        self._frames: OrderedDict[bytes, tuple[Frame, ...]] = OrderedDict()
         self._placed: list[TGPImage] = []
 
     def thumbnail(self, media: Media, columns: int, rows: int, scrolls: bool = False) -> tuple[Strip, ...]:
@@ -59,7 +63,7 @@ class Painter:
 
         `scrolls`: it may be seen in part, which sixel cannot do.
         """
-        key = (media, columns, rows, scrolls)
+        key = (media.data, columns, rows, scrolls)
         if key in self._drawn:
             self._drawn.move_to_end(key)
         else:
@@ -67,6 +71,19 @@ class Painter:
             if len(self._drawn) > KEPT:
                 self._drawn.popitem(last=False)
         return self._drawn[key]
+
+    def frames(self, media: Media) -> "tuple[Frame, ...]":
+        """The frames of a clip, once `learn` was told them."""
+        return self._frames.get(media.data, ())
+
+    def learn(self, media: Media, frames: "tuple[Frame, ...]") -> None:
+        """The decoded frames of a clip; none if it cannot be decoded."""
+        self._frames[media.data] = frames
+        if len(self._frames) > KEPT_CLIPS:
+            self._frames.popitem(last=False)
+
+    def knows(self, media: Media) -> bool:
+        return media.data in self._frames
 
     def close(self) -> None:
         """Free the terminal's copies of the pictures."""

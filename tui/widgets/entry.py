@@ -7,7 +7,7 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
-from .composer import Composer
+from .composer import IMAGE_TOKEN, Composer
 from .suggest import Suggestions, suggestions
 
 
@@ -60,7 +60,7 @@ class Entry(Vertical):
         picked, composer = self._listing.picked, self.composer
         if picked is None:
             return
-        typed = composer.text.strip()
+        typed = IMAGE_TOKEN.sub("", composer.text).strip()
         self._offer([])
         if enter and picked.text.strip() == typed:
             composer.post_message(Composer.Sent(typed))

@@ -9,11 +9,10 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from ..chat.turns import Media
+from ..chat.media import Media, Sight
 from ..palette import Palette
 from ..render.lines import strip_of, strips_of
 from ..safe import one_line, printable
-from ..vision.cost import Sight
 from ..vision.frames import Frame, grid
 
 ROWS = 8  # of a thumbnail
@@ -23,11 +22,11 @@ FRAMES = 6  # shown in the pane; all of them on the whole screen
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """A picture or clip with the number of its token in the text. `sight` and `frames` come when they are known."""
+    """A picture or clip with the number of its token in the text. What the model sees of it, and `frames`, come when
+    they are known."""
 
     number: int
     media: Media
-    sight: Sight | None = None
     frames: tuple[Frame, ...] = ()
     trouble: str = ""
 
@@ -41,7 +40,7 @@ def card(picked: Picked, width: int, palette: Palette, chosen: bool, still: bool
 
     `still`: nothing lies above it, so it may be drawn with sixel.
     """
-    media, sight = picked.media, picked.sight
+    media, sight = picked.media, picked.media.sight
     head = Text(end="").append(f"{picked.token} ", palette.accent if chosen else palette.dim)
     head.append(one_line(media.name, max(width - head.cell_len, 4)), palette.base)
     lines = [strip_of(head), *palette.painter.thumbnail(media, width, ROWS, scrolls=not still)]
@@ -80,8 +79,10 @@ class Pictures(Widget, can_focus=True):
             super().__init__()
 
     class Preview(Message):
-        def __init__(self, media: Media):
-            self.media = media
+        """Show all on the whole screen, beginning with the one at `at`."""
+
+        def __init__(self, at: int):
+            self.at = at
             super().__init__()
 
     def __init__(self, palette: Palette, **options):
@@ -103,9 +104,13 @@ class Pictures(Widget, can_focus=True):
         self.refresh_cards()
         return picked
 
-    def learn(self, media: Media, **known) -> None:
+    def learn(self, picked: Picked, sight: Sight | None = None, **known) -> None:
         """Something became known of a picture; nothing if it is gone."""
-        self.picked = [replace(p, **known) if p.media is media else p for p in self.picked]
+        if sight is not None:
+            known["media"] = replace(picked.media, sight=sight)
+        for at, one in enumerate(self.picked):
+            if one.number == picked.number and one.media.data is picked.media.data:
+                self.picked[at] = replace(one, **known)
         self.refresh()
 
     def keep(self, text: str) -> None:
@@ -131,7 +136,7 @@ class Pictures(Widget, can_focus=True):
 
     def _drawn(self, width: int) -> list[Strip]:
         """All lines, scrolled so that the chosen picture can be seen."""
-        total = sum(picked.sight.tokens for picked in self.picked if picked.sight)
+        total = sum(picked.media.sight.tokens for picked in self.picked if picked.media.sight)
         title = f"{len(self.picked)} to send · {total:,} tokens"
         head = [strip_of(Text(title, self.palette.heading, end=""))]
         if self.warning:
@@ -176,4 +181,4 @@ class Pictures(Widget, can_focus=True):
 
     def action_preview(self) -> None:
         if self.picked:
-            self.post_message(self.Preview(self.picked[self._chosen].media))
+            self.post_message(self.Preview(self._chosen))

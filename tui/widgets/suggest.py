@@ -8,6 +8,7 @@ from textual.widgets.option_list import Option
 
 from ..safe import one_line
 from ..slash import matching
+from .composer import IMAGE_TOKEN
 
 MOST = 8
 
@@ -24,6 +25,7 @@ class Suggestion:
 
 def suggestions(before: str, folder: Path) -> list[Suggestion]:
     """For the text before the cursor: commands after a leading slash, files after "@" or "/image "."""
+    before = IMAGE_TOKEN.sub("", before)
     if before.startswith("/") and " " not in before:
         found = matching(before)
         return [Suggestion(f"/{c.name} ", len(before), f"/{c.name} {c.argument}".strip(), c.help) for c in found][:MOST]
