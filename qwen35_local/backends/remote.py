@@ -133,8 +133,12 @@ def request_body(request: ChatRequest, model: str, ours: bool) -> dict[str, Any]
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if request.prefill:  # as llama-server and our own have it
+        body["messages"].append({"role": "assistant", "content": request.prefill})
     if ours:
         body |= {"return_progress": True, "chat_template_kwargs": {"enable_thinking": request.thinking}}
+        if request.thinking_budget is not None:
+            body["thinking_budget"] = request.thinking_budget
     if request.tools:
         body["tools"] = [dict(tool) for tool in request.tools]
     if request.max_tokens is not None:

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
@@ -120,3 +121,7 @@ def test_pictures_go_as_data_uris_and_foreign_servers_get_only_standard_fields()
     assert "top_k" not in body
     assert "chat_template_kwargs" not in body
     assert request_body(request, "m", ours=True)["top_k"] == 5
+    begun = replace(request, prefill="It is", thinking_budget=9)
+    assert request_body(begun, "m", ours=False)["messages"][-1] == {"role": "assistant", "content": "It is"}
+    assert "thinking_budget" not in request_body(begun, "m", ours=False)
+    assert request_body(begun, "m", ours=True)["thinking_budget"] == 9

@@ -321,12 +321,27 @@ async def test_errors_stay_in_place_and_the_chat_goes_on(drive):
 
 
 @run
-async def test_continue_asks_for_more(drive):
-    async with drive(["word " * 40, "more"], overrides={"max_tokens": 5}) as d:
+async def test_continue_goes_on_from_the_last_word(drive, tmp_path: Path):
+    replies = [
+        "thought\n</think>\n\none two three four five six seven eight nine ten",
+        " and more",
+        "more\n</think>\n\nAgain.",
+    ]
+    async with drive(replies, overrides={"max_tokens": 14, "thinking": True}, data=tmp_path / "data") as d:
         await d.say("Hi")
         assert "cut at the token limit" in d.text
+        begun, seconds = d.app.talk.tree.path()[-1].text, d.app.talk.tree.path()[-1].seconds
+        assert 0 < len(begun) < 45
         await d.say("/continue")
-        await d.until(lambda: "more" in d.text)
+        await d.until(lambda: not d.app.talk.busy)
+        assert (d.engine.requests[-1].prefill, len(d.engine.requests[-1].messages)) == (begun, 1)
+        answer = d.app.talk.tree.path()[-1]
+        assert (answer.text, answer.status) == (f"{begun} and more", "done")
+        assert (len(d.app.talk.tree), answer.reasoning.strip(), answer.seconds) == (2, "thought", seconds)
+        assert d.app.history.load(d.app.talk.chat).path()[-1].text == answer.text
+        await d.say("/continue")  # a whole one is asked for more
+        await d.until(lambda: "Again." in d.text)
+        assert d.app.talk.tree.path()[2].text == "Continue."
 
 
 @run

@@ -168,7 +168,7 @@ async def test_what_the_model_saw_is_kept_with_the_message(drive, clip: Media, t
         assert "*[image: a.png, 100×60 → 96×64 · 8 tokens]*" in (tmp_path / "out.md").read_text()
     async with drive([], vision=True, size=(100, 60), data=tmp_path / "data") as d:  # priced otherwise by now
         d.app.chat.verbs._open(Picked(chat))
-        assert d.app.talk.tree.path()[0].media[0].sight == Sight.of(seen)
+        assert d.app.talk.tree.path()[0].media[0].sight == Sight((100, 60), (96, 64), 8, notice="small")
         await d.until(lambda: all(time in d.text for time in times))
         assert "[Image #1] a.png  100×60 → 96×64 · 8 tokens" in d.text
 

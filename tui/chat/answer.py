@@ -24,7 +24,7 @@ class Answer:
         self._calls: list[ToolCall] = []
         self._began = monotonic()
         self._thought_since: float | None = None
-        self._seconds = 0.0
+        self._seconds = turn.seconds  # an answer that goes on has thought before
         self.progress: Progress | None = None
         self.done: Done | None = None
         self.tokens = 0

@@ -86,6 +86,15 @@ class Talk:
         self._rounds = 0
         self._begin(at.id)
 
+    def go_on(self) -> bool:
+        """Let the model go on with an answer that was stopped or cut, from its last word; False if it is whole."""
+        turn = self.tree[self.tree.leaf]
+        if turn.role != "assistant" or turn.status == "done" or not turn.text or turn.tool_calls:
+            return False
+        self._rounds = 0
+        self._write(replace(turn, status="writing", error=""))
+        return True
+
     def stop(self) -> bool:
         """Stop the answer; whether there was one."""
         if self._reply is not None:
@@ -163,17 +172,20 @@ class Talk:
         self._save_cost = self._saved_at - began
 
     def _begin(self, parent: int) -> None:
-        turn = Turn(new_id(), parent, "assistant", status="writing", created=time.time())
         self.tree.leaf = parent
+        self._write(Turn(new_id(), parent, "assistant", status="writing", created=time.time()))
+
+    def _write(self, turn: Turn) -> None:
+        """Ask for a turn; one that has a text already goes on after it."""
         self._put(turn)
         self.answer = Answer(turn)
         try:
-            self._reply = self._host.ask(self._request(parent))
+            self._reply = self._host.ask(self._request(turn.parent, turn.text))
         except Qwen35Error as error:
             self._finish("error", sentence(error))
         self.flush()
 
-    def _request(self, leaf: int) -> ChatRequest:
+    def _request(self, leaf: int, begun: str) -> ChatRequest:
         chosen = self._preferences()
         messages = [turn.message for turn in self.tree.path(leaf) if turn.status != "error" or turn.text]
         if chosen.system:
@@ -186,6 +198,7 @@ class Talk:
             sampling=chosen.chosen_sampling,
             max_tokens=chosen.max_tokens,
             stop=chosen.stop,
+            prefill=begun,
         )
 
     def _end(self, reply: Reply) -> None:

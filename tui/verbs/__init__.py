@@ -47,7 +47,13 @@ class Verbs(TurnVerbs, ChatVerbs, ChoiceVerbs, PictureVerbs):
         screen.redraw()
 
     def slash_continue(self, argument: str) -> None:
-        if self._talk.tree.leaf:
+        """From the last word of an answer that was stopped or cut; a whole one is asked for more."""
+        if not self._talk.tree.leaf or self._busy():
+            return
+        if self._talk.go_on():
+            self._screen.transcript.action_to_end()
+            self._screen.redraw()
+        else:
             self.send("Continue.")
 
     def slash_quit(self, argument: str) -> None:
