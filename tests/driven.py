@@ -46,6 +46,11 @@ class Driven:
         lines = self.app.screen._compositor.render_strips()
         return "\n".join("".join(segment.text for segment in line) for line in lines)
 
+    def text_of(self, screen: type) -> list[str]:
+        """All of what a window with one text shows, scrolled away or not."""
+        assert isinstance(self.app.screen, screen)
+        return str(self.app.screen.query_one("VerticalScroll > Static").render()).splitlines()
+
     @property
     def notice(self) -> str:
         return str(self.app.chat.query_one("#notice").render())

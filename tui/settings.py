@@ -22,7 +22,7 @@ THEMES = ("qwen-dark", "qwen-light", "qwen-contrast", "ansi-dark", "ansi-light")
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """`keys` maps the names of `app.BINDINGS` to keys of the user's choice."""
+    """`keys` maps names of bindings to keys of the user's choice."""
 
     theme: str = "qwen-dark"
     preset: str = "card"
@@ -44,6 +44,8 @@ class Preferences:
             raise UsageError(f"thinking_budget must be at least 0, not {self.thinking_budget}", "thinking_budget")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError(f"max_tokens must be at least 1, not {self.max_tokens}", "max_tokens")
+        if not all(isinstance(part, str) for pair in self.keys.items() for part in pair):
+            raise UsageError("keys must map names to keys", "keys")
         Sampling(**self.sampling)  # type: ignore[arg-type]
 
     @property

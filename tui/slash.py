@@ -25,6 +25,7 @@ COMMANDS = (
     Command("system", "[text]", "set or edit the system prompt"),
     Command("theme", "[name]", "change the colours"),
     Command("model", "[name]", "change to another model"),
+    Command("keys", "[name key]", "change a key; without a name: all keys"),
     Command("settings", "", "see and change all settings"),
     Command("regenerate", "", "another answer to the last question"),
     Command("continue", "", "let the model go on"),

@@ -8,10 +8,6 @@ from driven import CALL, run
 from textual import events
 
 from qwen35_local.errors import NumericError
-from tui.screens.help import HelpScreen
-from tui.screens.history import HistoryScreen
-from tui.screens.numbers import NumbersScreen
-from tui.screens.settings import SettingsScreen
 from tui.store.history import History
 
 
@@ -140,38 +136,6 @@ async def test_export_markdown_and_json(drive, tmp_path: Path):
 
 
 @run
-async def test_history_search_open_rename_delete_undo(drive, tmp_path: Path):
-    async with drive(["about whales", "about bees"], data=tmp_path / "data") as d:
-        await d.say("First")
-        await d.press("ctrl+n")
-        await d.say("Second")
-        await d.press("ctrl+o")
-        screen = d.app.screen
-        assert isinstance(screen, HistoryScreen)
-        await d.press(*"whal")
-        assert [e.title for e in screen._entries] == ["First"]
-        await d.press("ctrl+r")
-        await d.press(*"Sea", "enter")
-        await d.until(lambda: [e.title for e in screen._entries] == ["Sea"])
-        await d.press("ctrl+d")
-        assert screen._entries == []
-        await d.press("ctrl+z")
-        await d.until(lambda: len(screen._entries) == 1)
-        await d.press("enter")
-        await d.until(lambda: "about whales" in d.text)
-
-
-@run
-async def test_delete_and_undelete_this_chat(drive, tmp_path: Path):
-    async with drive(["kept"], data=tmp_path / "data") as d:
-        await d.say("Hi")
-        await d.say("/delete")
-        assert "kept" not in d.text
-        await d.say("/undelete")
-        assert "kept" in d.text
-
-
-@run
 async def test_draft_is_kept(drive, tmp_path: Path):
     async with drive(["a"], data=tmp_path / "data") as d:
         await d.say("Hi")
@@ -243,6 +207,18 @@ async def test_slash_commands_are_suggested_and_completed(drive):
 
 
 @run
+async def test_enter_runs_the_command_that_is_typed_out_or_completes_it(drive):
+    async with drive() as d:
+        await d.press(*"/tools", "enter")
+        assert d.app.preferences.tools is True
+        assert d.app.chat.composer.text == ""
+        await d.press(*"/too", "enter")
+        assert d.app.chat.composer.text == "/tools "
+        await d.press("enter")
+        assert d.app.preferences.tools is False
+
+
+@run
 async def test_paths_are_completed_and_files_put_in(drive, tmp_path: Path):
     (tmp_path / "notes.txt").write_text("remember the milk")
     async with drive() as d:
@@ -285,29 +261,6 @@ async def test_system_prompt_and_preset_reach_the_engine(drive):
         assert request.messages[0].text == "Be brief."
         assert request.sampling is not None
         assert request.sampling.temperature == 0
-
-
-@pytest.mark.parametrize(
-    ("key", "screen"),
-    [("f1", HelpScreen), ("f2", HistoryScreen), ("f3", SettingsScreen), ("f4", NumbersScreen)],
-)
-@run
-async def test_windows_open_and_close(drive, key: str, screen: type):
-    async with drive(["a"]) as d:
-        await d.say("Hi")
-        await d.press(key)
-        assert isinstance(d.app.screen, screen)
-        await d.press("escape")
-        assert d.app.screen is d.app.chat
-
-
-@run
-async def test_settings_change_with_the_arrows(drive):
-    async with drive() as d:
-        await d.press("f3", "down", "enter")
-        assert d.app.preferences.tools is True
-        await d.press("left")
-        assert d.app.preferences.tools is False
 
 
 @run

@@ -44,7 +44,7 @@ class TextDialog(Dialog[str]):
         with Vertical(id="frame") as frame:
             frame.border_title = self._title
             if self._lines == 1:
-                yield Input(self._text, id="text")
+                yield Input(self._text, id="text", select_on_focus=False)
             else:
                 yield TextArea(self._text, id="text", soft_wrap=True)
             yield Static(

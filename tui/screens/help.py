@@ -1,13 +1,13 @@
 """Keys and commands, from the tables that define them."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Static
 
+from ..keys import Key
 from ..palette import Palette
 from ..slash import COMMANDS
 from .dialog import Dialog
@@ -22,10 +22,9 @@ EXTRA = (
 
 
 class HelpScreen(Dialog[None]):
-    def __init__(self, palette: Palette, groups: Iterable[tuple[str, Iterable[Binding]]]):
+    def __init__(self, palette: Palette, groups: Mapping[str, Sequence[Key]]):
         super().__init__()
-        self._palette = palette
-        self._groups = [(name, list(bindings)) for name, bindings in groups]
+        self._palette, self._groups = palette, groups
 
     def compose(self) -> ComposeResult:
         with Vertical(id="frame") as frame:
@@ -41,9 +40,10 @@ class HelpScreen(Dialog[None]):
     def _text(self) -> Text:
         palette, text = self._palette, Text()
 
-        def row(left: str, right: str) -> None:
+        def row(left: str, right: str, name: str = "") -> None:
             text.append(f"  {left:22} ", palette.accent)
-            text.append(right + "\n", palette.base)
+            text.append(right, palette.base)
+            text.append(f"  {name}\n" if name else "\n", palette.dim)
 
         text.append("Commands\n", palette.heading)
         for command in COMMANDS:
@@ -51,8 +51,9 @@ class HelpScreen(Dialog[None]):
         text.append("\nTyping\n", palette.heading)
         for key, what in EXTRA:
             row(key, what)
-        for name, bindings in self._groups:
-            text.append(f"\n{name}\n", palette.heading)
-            for binding in bindings:
-                row(binding.key.replace(",", ", "), binding.description)
+        for title, keys in self._groups.items():
+            text.append(f"\n{title}\n", palette.heading)
+            for key in keys:
+                row(key.keys.replace(",", ", "), key.description, key.name)
+        text.append("\n/keys NAME KEY changes a key that has a name, /keys NAME gives it back its own.", palette.dim)
         return text

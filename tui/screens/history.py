@@ -45,7 +45,7 @@ class HistoryScreen(Dialog[Picked]):
     def compose(self) -> ComposeResult:
         with Vertical(id="frame") as frame:
             frame.border_title = "Chats"
-            yield Input(self._words, placeholder="Find in all chats", id="words")
+            yield Input(self._words, placeholder="Find in all chats", id="words", select_on_focus=False)
             yield OptionList(id="found", markup=False)
             yield Static(self.HINT, id="hint", markup=False)
 

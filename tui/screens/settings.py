@@ -12,9 +12,12 @@ from ..safe import one_line
 from ..settings import PRESETS, THEMES
 from .dialog import Dialog, TextDialog
 
-ROWS = ("thinking", "tools", "preset", "theme", "system")
+BUDGETS = (None, 256, 1024, 4096, 16384)  # tokens of thinking; others by /think N
+ROWS = ("thinking", "thinking_budget", "tools", "preset", "theme", "system")
+NAMES = {"thinking_budget": "  budget"}
 HELP = {
     "thinking": "the model thinks before it answers",
+    "thinking_budget": "tokens of it at most",
     "tools": "the model may count, tell the time and search these chats",
     "preset": "how tokens are chosen",
     "theme": "colours",
@@ -46,7 +49,7 @@ class SettingsScreen(Dialog[None]):
         listing.clear_options()
         palette = self.app.palette  # type: ignore[attr-defined]
         for name in ROWS:
-            line = Text(f"{name:10}", palette.base)
+            line = Text(f"{NAMES.get(name, name):9}", palette.base)
             line.append(f"{self._shown(name):16} ", palette.accent)
             line.append(HELP[name], palette.dim)
             listing.add_option(Option(line))
@@ -56,7 +59,9 @@ class SettingsScreen(Dialog[None]):
         value = getattr(self.app.preferences, name)  # type: ignore[attr-defined]
         if isinstance(value, bool):
             return "on" if value else "off"
-        return one_line(value, 30) or "(none)"
+        if value is None:
+            return "no limit"
+        return one_line(value, 30) or "(none)" if isinstance(value, str) else f"{value:,}"
 
     @on(OptionList.OptionSelected)
     def _selected(self) -> None:
@@ -68,8 +73,10 @@ class SettingsScreen(Dialog[None]):
         if name == "system":
             self.app.push_screen(TextDialog("System prompt", value, lines=8), self._system)
             return
-        values = {"preset": tuple(PRESETS), "theme": THEMES}.get(name, (False, True))
-        self.app.prefer(**{name: values[(values.index(value) + by) % len(values)]})  # type: ignore[attr-defined]
+        choices = {"preset": tuple(PRESETS), "theme": THEMES, "thinking_budget": BUDGETS}
+        values = choices.get(name, (False, True))
+        at = values.index(value) + by if value in values else 0
+        self.app.prefer(**{name: values[at % len(values)]})  # type: ignore[attr-defined]
         self._fill()
 
     def _system(self, text: str | None) -> None:

@@ -1,7 +1,6 @@
 """Verbs that change how the model answers and how the app looks, and that explain."""
 
-from textual.binding import Binding
-
+from ..keys import Key, keys_of, why_not
 from ..models import ModelChoice
 from ..screens.dialog import TextDialog
 from ..screens.help import HelpScreen
@@ -9,6 +8,7 @@ from ..screens.models import ModelScreen
 from ..screens.numbers import NumbersScreen
 from ..screens.settings import SettingsScreen
 from ..settings import PRESETS, THEMES
+from ..widgets.pictures import Pictures
 from ..widgets.transcript import Transcript
 from .group import Group
 
@@ -97,9 +97,30 @@ class ChoiceVerbs(Group):
         host, last = self._screen.host, answers[-1] if answers else {}
         self._app.push_screen(NumbersScreen(palette, host.info, last, host.plan, self._talk.layers))
 
+    @property
+    def _keys(self) -> dict[str, list[Key]]:
+        """By where they work."""
+        chosen = self._preferences.keys
+        return {
+            "Everywhere": keys_of([*self._screen.BINDINGS, *self._app.BINDINGS], chosen),
+            "In the conversation (Tab)": keys_of(Transcript.BINDINGS, chosen),
+            "In the pane of pictures (Tab)": keys_of(Pictures.BINDINGS, chosen),
+        }
+
     def slash_help(self, argument: str) -> None:
-        groups = (
-            ("Everywhere", [b for b in [*self._screen.BINDINGS, *self._app.BINDINGS] if isinstance(b, Binding)]),
-            ("In the conversation (Tab)", [b for b in Transcript.BINDINGS if isinstance(b, Binding)]),
-        )
-        self._app.push_screen(HelpScreen(self._app.palette, groups))
+        self._app.push_screen(HelpScreen(self._app.palette, self._keys))
+
+    def slash_keys(self, argument: str) -> None:
+        """Another key for an action; a name alone gives it back its own."""
+        if not argument:
+            self.slash_help("")
+            return
+        name, _, key = argument.partition(" ")
+        key = key.strip().lower()
+        if refusal := why_not(name, key, [one for group in self._keys.values() for one in group]):
+            self._screen.say(refusal)
+            return
+        others = {other: its for other, its in self._preferences.keys.items() if other != name}
+        self._prefer(keys=others | ({name: key} if key else {}))
+        self._app.set_keymap(dict(self._preferences.keys))
+        self._screen.say(f"{name} has the key {key}" if key else f"{name} has its own key again")

@@ -111,7 +111,8 @@ class Composer(TextArea):
     async def _on_key(self, event: events.Key) -> None:
         handled = True
         if self.suggesting and event.key in ("up", "down", "tab", "enter", "escape"):
-            return  # bubbles to the screen, which moves in the list
+            event.prevent_default()
+            return  # bubbles to whoever shows the list
         if event.key == "enter":
             text = self.expanded
             if text.strip():

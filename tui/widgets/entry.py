@@ -63,7 +63,7 @@ class Entry(Vertical):
         typed = IMAGE_TOKEN.sub("", composer.text).strip()
         self._offer([])
         if enter and picked.text.strip() == typed:
-            composer.post_message(Composer.Sent(typed))
+            self.post_message(Composer.Sent(typed))  # Textual ends a message of the composer's at us if we sent it
             return
         row, column = composer.cursor_location
         start = (row, column - picked.replaces)
