@@ -1,18 +1,32 @@
-"""Screens as text: each cell, and the style of each run of cells. `python tests/snapshots.py` rewrites the files.
+"""Screens as text: each cell, and the style of each run of cells. `python tests/snapshots.py [SCREEN…]` rewrites them.
 
 Text snapshots can be reviewed in a diff, and need no plugin.
 """
 
 import asyncio
+import io
+import sys
+import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image, ImageDraw
 from rich.style import Style
+from textual.widgets import Static
 
-from qwen35_local.engine import EngineInfo
+from qwen35_local.bridge import Gone
+from qwen35_local.engine import EngineInfo, ImagePart, Seen, VideoPart
 from qwen35_local.events import ToolCall
 from tui.app import ChatApp
+from tui.chat.facts import Facts
+from tui.chat.host import Failed
+from tui.chat.media import Media, Sight
 from tui.chat.turns import Turn
+from tui.screens.preview import Canvas
+from tui.vision.frames import Frame
+from tui.vision.load import media_of
+from tui.widgets.status import Status
 
 GOLDEN = Path(__file__).parent / "golden" / "tui"
 SIZES = ((80, 24), (140, 45))
@@ -64,8 +78,12 @@ class Still:
 
         self.info = EngineInfo("miniature", "mlx", 32768, 2048, 8_350_320, "mxfp4", False, 9 << 20, "CPU")
         self.state = Ready(self.info)
+        self.plan: dict[str, int] = {}
 
     def start(self) -> None: ...
+
+    async def look(self, part: ImagePart | VideoPart) -> Seen:
+        raise Gone("there is no engine")
 
     def close(self) -> None: ...
 
@@ -73,7 +91,106 @@ class Still:
 PLAN = {"process": 250 * 10**6, "trunk": 6_600_000_000, "keys and values of 32768 tokens": 1_200_000_000}
 
 
+LAYERS = tuple(
+    {"hit_rate": 1 - layer / 60, "bytes_read": layer * 7_000_000, "stall_seconds": layer / 50, "slots": 96}
+    for layer in range(60)
+)
+
+
 async def _chat(app: ChatApp, pilot) -> None: ...
+
+
+async def _failed(app: ChatApp, pilot) -> None:
+    app.host.state = Failed("there is no model at /models/none: qwen35 download fetches one")  # type: ignore[misc]
+    await _new(app, pilot)
+
+
+async def _reading(app: ChatApp, pilot) -> Facts:
+    """A long prompt is read."""
+    app.talk.tree.put(Turn(10, 9, "user", "Read all of this."))
+    app.talk.tree.put(turn := Turn(11, 10, "assistant", status="writing"))
+    app.chat.transcript.show(app.talk.tree, turn)
+    return Facts("prefill", 3000, 8000, 12, 0, 3000, 32768, 9 << 30, 12 << 30, "big · mlx", 0.87, (2.0, 3.5, 3.1), 3)
+
+
+async def _thinking(app: ChatApp, pilot) -> Facts:
+    """Thoughts come in, folded, with the newest words."""
+    app.talk.tree.put(Turn(10, 9, "user", "Why?"))
+    thoughts = "First the tens, then the ones, and is there a carry? " * 5
+    app.talk.tree.put(turn := Turn(11, 10, "assistant", reasoning=thoughts, status="writing", seconds=4.2))
+    app.chat.transcript.show(app.talk.tree, turn)
+    return Facts("thinking", 0, 0, 4.2, 6.5, 30000, 32768, 11 << 30, 12 << 30, "big · mlx", 0.87, (2.0, 3.5, 3.1), 3)
+
+
+async def _raw(app: ChatApp, pilot) -> None:
+    app.chat.transcript.page.chosen = 3
+    await pilot.press("shift+tab", "v")
+    app.chat.transcript.reveal(3)
+
+
+async def _layers(app: ChatApp, pilot) -> None:
+    app.talk.layers = LAYERS
+    app.host.plan = PLAN
+    await pilot.press("f4", *["pagedown"] * 2)
+
+
+async def _rename(app: ChatApp, pilot) -> None:
+    await pilot.press("f2", "ctrl+r")
+
+
+async def _system(app: ChatApp, pilot) -> None:
+    app.preferences = replace(app.preferences, system="Be brief.")
+    await pilot.press("f3", "end", "enter")
+
+
+async def _steady(app: ChatApp, pilot) -> None:
+    """No cursor that blinks."""
+    await pilot.pause()
+    for field in app.screen.query("Input, TextArea"):
+        field.cursor_blink = False  # type: ignore[attr-defined]
+        field._pause_blink()  # type: ignore[attr-defined]
+
+
+def drawn(size: tuple[int, int], ground: str, shape: str) -> Media:
+    """A picture with a shape on it."""
+    image = Image.new("RGB", size, ground)
+    ImageDraw.Draw(image).ellipse((size[0] // 4, size[1] // 4, size[0] * 3 // 4, size[1] * 3 // 4), fill=shape)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return media_of(buffer.getvalue(), f"{shape} on {ground}.png")
+
+
+async def _pictures(app: ChatApp, pilot) -> None:
+    """A picture in the pane, and a clip with its frames."""
+    app.chat.verbs.attach(drawn((640, 400), "navy", "orange"))
+    frames = [Frame(second, drawn((160, 120), ground, "white")) for second, ground in ((0.5, "red"), (2.5, "green"))]
+    seconds = tuple(frame.seconds for frame in frames)
+    clip = Media("clip.mp4", "video", b"clip", (0, 0), sight=Sight((640, 480), (320, 256), 178, seconds))
+    app.chat.pictures.learn(app.chat.pictures.add(clip), frames=tuple(frames))
+    app.chat.composer.take("[Video #2] What is this?")
+    while app.chat.pictures.media[0].sight is None:
+        await pilot.pause(0.01)
+    await pilot.pause()
+
+
+async def _preview(app: ChatApp, pilot) -> None:
+    app.chat.verbs.attach(drawn((640, 400), "navy", "orange"))
+    await pilot.press("tab", "enter")
+    while "tokens" not in str(app.screen.query_one("#about", Static).render()):
+        await pilot.pause(0.01)
+
+
+async def _browse(app: ChatApp, pilot) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "holidays").mkdir()
+        for ground in ("navy", "white"):
+            (folder / f"{ground}.png").write_bytes(drawn((320, 240), ground, "orange").data)
+        app.chat.verbs.slash_browse(name)
+        await pilot.press("down", "down")
+        while app.screen.query_one(Canvas).media is None:
+            await pilot.pause(0.01)
+    app.screen.query_one("#frame").border_title = "/pictures"
 
 
 async def _loading(app: ChatApp, pilot) -> None:
@@ -107,7 +224,7 @@ def _key(*keys: str) -> Callable[[ChatApp, object], Awaitable[None]]:
     return press
 
 
-SCREENS: dict[str, Callable[..., Awaitable[None]]] = {
+SCREENS: dict[str, Callable[..., Awaitable[Facts | None]]] = {
     "chat": _chat,
     "unfolded": _key("ctrl+t"),
     "chosen": _key("shift+tab", "up", "up"),
@@ -119,6 +236,17 @@ SCREENS: dict[str, Callable[..., Awaitable[None]]] = {
     "loading": _loading,
     "new": _new,
     "models": _models,
+    "failed": _failed,
+    "reading": _reading,
+    "thinking": _thinking,
+    "raw": _raw,
+    "layers": _layers,
+    "rename": _rename,
+    "system": _system,
+    "pictures": _pictures,
+    "preview": _preview,
+    "browse": _browse,
+    "palette": _key("ctrl+p"),
 }
 
 
@@ -134,13 +262,16 @@ async def shoot(name: str, size: tuple[int, int], theme: str) -> str:
         app.chat.composer.cursor_blink = False
         app.chat.redraw()
         await pilot.pause()
-        await SCREENS[name](app, pilot)
+        facts = await SCREENS[name](app, pilot)
+        await _steady(app, pilot)
         _ = app.chat.transcript.lines  # measures all, as the app does by and by: guesses would move the scroll bar
         app.chat.transcript._changed()
         for timer in list(app.chat._timers):  # the spinner stands still
             timer.stop()
         app.chat._tick = 0
         app.chat._poll()
+        if facts is not None:
+            app.chat.query_one(Status).tell(facts)
         await pilot.pause()
         await pilot.pause()
         return described([list(strip) for strip in app.screen._compositor.render_strips()])
@@ -185,7 +316,7 @@ def golden(name: str, size: tuple[int, int], theme: str) -> Path:
 
 if __name__ == "__main__":
     GOLDEN.mkdir(parents=True, exist_ok=True)
-    for name in SCREENS:
+    for name in sys.argv[1:] or SCREENS:
         for size in SIZES:
             for theme in THEMES:
                 golden(name, size, theme).write_text(asyncio.run(shoot(name, size, theme)))

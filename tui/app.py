@@ -45,6 +45,7 @@ class ChatApp(App[None]):
     OptionList > .option-list--option-highlighted { background: $panel; color: $foreground; text-style: none; }
     OptionList:focus > .option-list--option-highlighted { background: $panel; color: $foreground; text-style: none; }
     Dialog OptionList:focus { border: none; }
+    Dialog TextArea:focus { border: round $border; }
     Dialog Input:focus { border: none; border-bottom: solid $border; }
     """
 

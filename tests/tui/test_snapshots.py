@@ -7,7 +7,7 @@ from snapshots import SCREENS, SIZES, THEMES, golden, shoot
 
 
 @pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("size", [SIZES[0], pytest.param(SIZES[1], marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("name", SCREENS)
 def test_screen_is_as_it_was(name: str, size: tuple[int, int], theme: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TZ", "UTC")

@@ -2,10 +2,11 @@
 
 from typing import Generic, TypeVar, cast
 
+from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static, TextArea
 
@@ -29,6 +30,33 @@ class Dialog(ModalScreen[T | None], Generic[T]):
 
     def action_dismiss_none(self) -> None:
         self.dismiss(None)
+
+
+class Reader(Dialog[None]):
+    """A title and a text, which the arrow keys scroll."""
+
+    def __init__(self, title: str, text: Text):
+        super().__init__()
+        self._title, self._text = title, text
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="frame") as frame:
+            frame.border_title = self._title
+            with VerticalScroll():
+                yield Static(self._text)
+
+    def on_mount(self) -> None:
+        self._fit()
+        self.query_one(VerticalScroll).focus()
+
+    def on_resize(self) -> None:
+        self._fit()
+
+    def _fit(self) -> None:
+        """As high as the text, as far as the screen allows; relative heights cannot say that."""
+        scroll = self.query_one(VerticalScroll)
+        scroll.styles.height = "auto"
+        scroll.styles.max_height = max(self.app.size.height - 6, 3)
 
 
 class TextDialog(Dialog[str]):

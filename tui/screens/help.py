@@ -3,14 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from rich.text import Text
-from textual.app import ComposeResult
-from textual.containers import Vertical, VerticalScroll
-from textual.widgets import Static
 
 from ..keys import Key
 from ..palette import Palette
 from ..slash import COMMANDS
-from .dialog import Dialog
+from .dialog import Reader
 
 EXTRA = (
     ("enter", "Send"),
@@ -21,39 +18,29 @@ EXTRA = (
 )
 
 
-class HelpScreen(Dialog[None]):
+class HelpScreen(Reader):
     def __init__(self, palette: Palette, groups: Mapping[str, Sequence[Key]]):
-        super().__init__()
-        self._palette, self._groups = palette, groups
+        super().__init__("Help", helping(palette, groups))
 
-    def compose(self) -> ComposeResult:
-        with Vertical(id="frame") as frame:
-            frame.border_title = "Help"
-            with VerticalScroll():
-                yield Static(self._text())
 
-    def on_mount(self) -> None:
-        self.query_one(VerticalScroll).styles.height = "auto"
-        self.query_one(VerticalScroll).styles.max_height = max(self.app.size.height - 6, 5)
-        self.query_one(VerticalScroll).focus()
+def helping(palette: Palette, groups: Mapping[str, Sequence[Key]]) -> Text:
+    """All that can be typed and pressed; `groups` are keys by where they work."""
+    text = Text()
 
-    def _text(self) -> Text:
-        palette, text = self._palette, Text()
+    def row(left: str, right: str, name: str = "") -> None:
+        text.append(f"  {left:22} ", palette.accent)
+        text.append(right, palette.base)
+        text.append(f"  {name}\n" if name else "\n", palette.dim)
 
-        def row(left: str, right: str, name: str = "") -> None:
-            text.append(f"  {left:22} ", palette.accent)
-            text.append(right, palette.base)
-            text.append(f"  {name}\n" if name else "\n", palette.dim)
-
-        text.append("Commands\n", palette.heading)
-        for command in COMMANDS:
-            row(f"/{command.name} {command.argument}".strip(), command.help)
-        text.append("\nTyping\n", palette.heading)
-        for key, what in EXTRA:
-            row(key, what)
-        for title, keys in self._groups.items():
-            text.append(f"\n{title}\n", palette.heading)
-            for key in keys:
-                row(key.keys.replace(",", ", "), key.description, key.name)
-        text.append("\n/keys NAME KEY changes a key that has a name, /keys NAME gives it back its own.", palette.dim)
-        return text
+    text.append("Commands\n", palette.heading)
+    for command in COMMANDS:
+        row(f"/{command.name} {command.argument}".strip(), command.help)
+    text.append("\nTyping\n", palette.heading)
+    for key, what in EXTRA:
+        row(key, what)
+    for title, keys in groups.items():
+        text.append(f"\n{title}\n", palette.heading)
+        for key in keys:
+            row(key.keys.replace(",", ", "), key.description, key.name)
+    text.append("\n/keys NAME KEY changes a key that has a name, /keys NAME gives it back its own.", palette.dim)
+    return text

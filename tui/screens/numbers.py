@@ -4,18 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
-from textual.app import ComposeResult
-from textual.containers import Vertical, VerticalScroll
-from textual.widgets import Static
 
 from qwen35_local.engine import EngineInfo
 
 from ..palette import Palette
 from ..safe import printable
 from ..widgets.status import bar, size
-from .dialog import Dialog
+from .dialog import Reader
 
-HITS = 20  # cells of a bar
+HITS = 14  # cells of a bar
+LAYERS = "layer  found in memory      slots       read    waited"
 UNITS = {"speed": " tok/s", "prompt_speed": " tok/s", "first": " s"}
 NAMES = {
     "prompt": "prompt tokens",
@@ -70,13 +68,13 @@ def layer_lines(layers: Sequence[Mapping[str, Any]], palette: Palette) -> list[T
         style = palette.dim if hits >= 0.5 else palette.warning
         line = Text(f"{number:5}  ", palette.dim)
         line.append_text(bar(hits, HITS, palette, style)).append(f" {hits:4.0%}", palette.base)
-        line.append(f"  {layer.get('slots', 0):4} slots  {size(layer.get('bytes_read', 0)):>9} read", palette.dim)
-        line.append(f"  {layer.get('stall_seconds', 0.0):7.3f} s waited", palette.dim)
+        line.append(f"  {layer.get('slots', 0):5}  {size(layer.get('bytes_read', 0)):>9}", palette.dim)
+        line.append(f"  {layer.get('stall_seconds', 0.0):6.3f} s", palette.dim)
         lines.append(line)
     return lines
 
 
-class NumbersScreen(Dialog[None]):
+class NumbersScreen(Reader):
     """`plan` is that of the memory; `layers` what each read for the last answer, where experts are streamed."""
 
     def __init__(
@@ -87,27 +85,19 @@ class NumbersScreen(Dialog[None]):
         plan: Mapping[str, int],
         layers: Sequence[Mapping[str, Any]] = (),
     ):
-        super().__init__()
-        self._palette, self._layers = palette, layers
-        self._groups = {"": rows(info, stats)}
-        self._groups["memory plan"] = [(name, size(nbytes)) for name, nbytes in plan.items() if nbytes]
-
-    def compose(self) -> ComposeResult:
-        with Vertical(id="frame") as frame:
-            frame.border_title = "Numbers"
-            with VerticalScroll() as scroll:
-                scroll.styles.height = "auto"
-                yield Static(self._text())
-
-    def _text(self) -> Text:
+        groups = {
+            "": rows(info, stats),
+            "memory plan": [(name, size(nbytes)) for name, nbytes in plan.items() if nbytes],
+        }
         text = Text()
-        for title, group in self._groups.items():
+        for title, group in groups.items():
             if title and group:
-                text.append(f"\n{title}\n", self._palette.heading)
+                text.append(f"\n{title}\n", palette.heading)
             for name, value in group:
-                text.append(f"{name:>34}  ", self._palette.dim)
-                text.append(value + "\n", self._palette.base)
-        if self._layers:
-            text.append("\nexperts of every layer, for the last answer\n", self._palette.heading)
-            text.append_text(Text("\n").join(layer_lines(self._layers, self._palette)))
-        return text if text else Text("nothing is known yet")
+                text.append(f"{name:>34}  ", palette.dim)
+                text.append(value + "\n", palette.base)
+        if layers:
+            text.append("\nexperts of every layer, for the last answer\n", palette.heading)
+            text.append(f"{LAYERS}\n", palette.dim)
+            text.append_text(Text("\n").join(layer_lines(layers, palette)))
+        super().__init__("Numbers", text if text else Text("nothing is known yet"))

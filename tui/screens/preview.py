@@ -32,6 +32,10 @@ class Canvas(Widget):
         self._media, self._palette = media, palette
         self._frames: tuple[Frame, ...] = ()
 
+    @property
+    def media(self) -> Media | None:
+        return self._media
+
     def show(self, media: Media | None, frames: tuple[Frame, ...] = ()) -> None:
         self._media, self._frames = media, frames
         self.refresh()

@@ -18,7 +18,7 @@ NAMES = {"thinking_budget": "  budget"}
 HELP = {
     "thinking": "the model thinks before it answers",
     "thinking_budget": "tokens of it at most",
-    "tools": "the model may count, tell the time and search these chats",
+    "tools": "calculator, clock, search in these chats",
     "preset": "how tokens are chosen",
     "theme": "colours",
     "system": "said before every chat",
