@@ -18,7 +18,7 @@ CALL = "<tool_call>\n<function=calculate>\n<parameter=a>\n6\n</parameter>\n<para
     "<parameter=b>\n7\n</parameter>\n</function>\n</tool_call>"  # fmt: skip
 
 
-async def wait_until(pilot: Pilot, condition: Callable[[], Any], seconds: float = 10.0) -> None:
+async def wait_until(pilot: Pilot, condition: Callable[[], Any], seconds: float = 30.0) -> None:
     """Let the app work until something is true."""
     end = monotonic() + seconds
     while not condition():
@@ -59,7 +59,7 @@ class Driven:
         await self.pilot.press(*keys)
         await self.pilot.pause()
 
-    async def until(self, condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], Any], seconds: float = 30.0) -> None:
         await wait_until(self.pilot, condition, seconds)
 
     async def say(self, text: str, wait: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import sqlite3
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from driven import CALL, run
+from driven import CALL, png, run
+from PIL import Image
 from textual import events
 
 from qwen35_local.commands.chat import overrides
@@ -102,6 +104,27 @@ async def test_101_sixteen_colours(drive, theme: str):
             assert not any(color.is_default is False and color.type.name == "TRUECOLOR" for color in colors)
 
 
+@pytest.mark.parametrize("env", [{"TERM": "dumb"}, {"TERM": ""}], ids=["dumb", "unset"])
+def test_101_plain_lines_in_a_dumb_terminal(env: dict[str, str], tmp_path: Path):
+    """A terminal that cannot place its cursor gets a conversation in plain lines."""
+    main, side = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "qwen35_local.cli", "chat", "--model", "/nowhere"],
+        stdin=side, stdout=side, stderr=side, cwd=ROOT, env={**os.environ, **env}, start_new_session=True,
+    )  # fmt: skip
+    os.close(side)
+    seen = b""
+    try:
+        while chunk := os.read(main, 65536):
+            seen += chunk
+    except OSError:
+        pass
+    os.close(main)
+    assert child.wait(60) == 2
+    assert b"\x1b" not in seen
+    assert b"/nowhere" in seen
+
+
 @run
 async def test_101_no_color(drive, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NO_COLOR", "1")
@@ -161,6 +184,50 @@ async def test_104_no_escape_code_reaches_the_screen(drive):
 
 
 @run
+async def test_104_nor_from_thoughts_tools_titles_pictures_errors_and_drafts(drive, tmp_path: Path):
+    evil = "x\x1b]0;owned\x07\x1b[31m\x9b2J\u202e"
+    picture = tmp_path / f"{evil}.png"
+    picture.write_bytes(png((64, 64)))
+    call = f"<tool_call>\n<function=get_time>\n<parameter=city>\n{evil}\n</parameter>\n</function>\n</tool_call>"
+    replies = [f"{evil}\n</think>\n\n{call}", f"ok\n</think>\n\n{evil}", ["why\n</think>", RuntimeError(evil)]]
+    overrides = {"thinking": True, "tools": True, "theme": "ansi-dark"}
+    async with drive(replies, overrides=overrides, vision=True, size=(100, 40), data=tmp_path / "data") as d:
+        hostile = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
+
+        async def clean() -> None:
+            await d.pilot.pause()
+            assert not hostile.search(d.screen.replace("\n", ""))
+
+        d.app.chat.verbs.attach_paths([picture])
+        await d.say(d.app.chat.composer.text + f"q {evil}")
+        await d.until(lambda: not d.app.talk.busy and len(d.app.talk.tree) == 4)
+        await clean()
+        await d.press("ctrl+t")
+        assert "owned" in d.text
+        await clean()
+        await d.say("And now?")
+        assert "RuntimeError" in d.text
+        await clean()
+        d.app.history.rename(d.app.talk.chat, evil)
+        d.app.chat.redraw()
+        await clean()
+        await d.press("f2")
+        await d.press(*"owned")
+        assert "owned" in d.screen
+        await clean()
+        await d.press("escape")
+        await d.press("shift+tab", "up", "i")
+        await clean()
+        await d.press("escape")
+        await d.say("/browse")
+        await d.press("down")
+        await clean()
+        await d.press("escape")
+        await d.press("ctrl+y")
+        assert not hostile.search(d.app.clipboard)
+
+
+@run
 async def test_105_long_answer_wide_table_open_fence(drive):
     table = "|" + "h|" * 200 + "\n|" + "-|" * 200 + "\n|" + "c|" * 200
     text = "A paragraph of words.\n\n" * 4500 + table + "\n\n```py\nnever closed"
@@ -188,6 +255,50 @@ async def test_106_a_history_that_cannot_be_written(drive, tmp_path: Path):
         blocker.close()
         await d.until(lambda: len(d.app.history.chats()) == 1)
         assert [t.text for t in d.app.history.load(d.app.talk.chat).path()] == ["Hi", "still here"]
+
+
+@run
+async def test_106_a_full_disk(drive, tmp_path: Path):
+    """Nothing said is lost while there is no room, and it is written once there is."""
+    picture = tmp_path / "noise.png"
+    Image.effect_noise((160, 160), 90).save(picture)
+    async with drive(["the answer", "more"], data=tmp_path / "data", vision=True) as d:
+        connection = d.app.history._db
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite then says what it says on a full disk
+        d.app.chat.verbs.attach_paths([picture])
+        await d.say(d.app.chat.composer.text + "Hi")
+        assert "the answer" in d.text
+        assert "full" in d.notice
+        connection.execute("PRAGMA max_page_count = 1000000")
+        await d.until(lambda: len(d.app.history.chats()) == 1)
+        await d.say("Again")
+        stored = d.app.history.load(d.app.talk.chat).path()
+        assert [turn.text[:10] for turn in stored] == ["Hi", "the answer", "Again", "more"]
+
+
+@run
+async def test_107_two_apps_on_one_history(drive, tmp_path: Path):
+    """Both answer at once into one file; each finds and opens what the other wrote."""
+    one_says, other_says = "about whales " * 30, "about bees " * 30
+    async with (
+        drive([one_says], data=tmp_path / "data", delay=0.001) as one,
+        drive([other_says], data=tmp_path / "data", delay=0.001) as other,
+    ):
+        await one.say("First", wait=False)
+        await other.say("Second", wait=False)
+        await one.until(lambda: len(one.app.talk.tree) == 2 and not one.app.talk.busy, 60)
+        await other.until(lambda: len(other.app.talk.tree) == 2 and not other.app.talk.busy, 60)
+        for app, word, title in ((one, "bees", "Second"), (other, "whales", "First")):
+            await app.until(lambda app=app: len(app.app.history.chats()) == 2)
+            await app.press("f2", *word)
+            assert title in app.screen
+            await app.press("enter")
+            await app.until(lambda app=app, word=word: f"about {word}" in app.text)
+        await one.say("/rename Both see it")
+        assert other.app.history.title(one.app.talk.chat) == "Both see it"
+        await other.say("/delete")
+        assert [entry.title for entry in one.app.history.chats()] == ["Both see it"]
 
 
 @run
