@@ -12,12 +12,13 @@ PAGE = (Path(qwen35_local.server.__file__).parent / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=["openai", "anthropic"])
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=["openai", "anthropic", "langchain"])
 def test_snippets(miniature, snippet, capsys):
     assert "http://127.0.0.1:8035" in snippet
     names: dict[str, Any] = {}
     exec(snippet.replace("http://127.0.0.1:8035", miniature.url), names)
-    names["client"].close()
+    client = names["client"] if "client" in names else names["model"].root_client
+    client.close()
     assert capsys.readouterr().out.strip()
 
 
