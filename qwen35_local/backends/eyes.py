@@ -11,7 +11,7 @@ from ..chat.tokenizer import Tokenizer
 from ..checkpoint.files import Checkpoint
 from ..engine import ImagePart, Prompt, Span, VideoPart
 from ..errors import ConfigError
-from ..experts.budget import vision_nbytes
+from ..experts.budget import MemoryPlan, vision_nbytes
 from ..experts.sight import Sight
 from ..media.images import Picture
 from ..media.prices import Prices
@@ -25,7 +25,7 @@ from ..model.vision import VisionTower, work
 from ..model.vision_config import VisionConfig
 from ..model.weights import Weights
 
-KEPT = 256 << 20  # bytes of features kept for pictures that come again, as they do in every later turn
+KEPT = 256 << 20  # bytes at most of features kept for pictures that come again, as they do in every later turn
 SIGN = "visual.patch_embed.proj.weight"  # a tensor that every tower has
 
 
@@ -41,8 +41,11 @@ class Eyes:
         dtype: mx.Dtype,
         lean: bool = False,
         limit: int | None = None,
+        kept: int = KEPT,
     ):
+        """`kept` are bytes of features that the plan has room for."""
         self._path, self._config, self._vision, self._dtype, self._lean = path, config, vision, dtype, lean
+        self._kept = min(KEPT, kept)
         pictures, clips = read_rules(path)
         for rules in (pictures, clips):
             _check(rules, vision)
@@ -80,7 +83,7 @@ class Eyes:
         features = mx.concatenate(parts) if len(parts) > 1 else parts[0]
         mx.eval(features)
         self._features[seen.key] = features
-        while len(self._features) > 1 and sum(array.nbytes for array in self._features.values()) > KEPT:
+        while len(self._features) > 1 and sum(array.nbytes for array in self._features.values()) > self._kept:
             self._features.popitem(last=False)
         return features
 
@@ -147,12 +150,11 @@ def sight_of(path: Path, weights: Weights, config: ModelConfig) -> Sight | None:
     largest = max(pictures.max_pixels // pictures.factor**2, pair, PIECE)
     itemsize = weights.dtype.size
     fixed, per_token = work(config.vision, itemsize)
-    return Sight(vision_nbytes(weights.tensors, itemsize), fixed, per_token, config.vision.num_heads, largest)
+    tower, feature = vision_nbytes(weights.tensors, itemsize), config.vision.out_hidden_size * itemsize
+    return Sight(tower, fixed, per_token, feature, config.vision.num_heads, largest)
 
 
-def open_eyes(
-    path: Path, weights: Weights, config: ModelConfig, tokenizer: Tokenizer, lean: bool, limit: int | None
-) -> Eyes | None:
+def open_eyes(path: Path, weights: Weights, config: ModelConfig, tokenizer: Tokenizer, plan: MemoryPlan) -> Eyes | None:
     """Eyes, if the checkpoint has a vision tower; text-only conversions often keep its config without it."""
     if config.vision is None or SIGN not in weights.tensors:
         return None
@@ -162,7 +164,9 @@ def open_eyes(
             raise ConfigError(
                 f"{kind} in config.json is {theirs}, and {ours} of the tokenizer is {tokenizer.special[ours]}"
             )
-    return Eyes(path, config, config.vision, weights.dtype, lean, limit)
+    sight = plan.geometry.sight
+    kept = sight.kept(plan.context) if sight else KEPT
+    return Eyes(path, config, config.vision, weights.dtype, not plan.resident, plan.picture_limit, kept)
 
 
 def _check(rules: Rules, vision: VisionConfig) -> None:

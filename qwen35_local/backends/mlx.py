@@ -80,8 +80,7 @@ class MlxEngine(LocalEngine):
             hot = hotset.load(self._streaming.hot_set) if self._streaming.hot_set else None
             self.experts.fill(lambda nbytes: report(weights.nbytes + nbytes), hot)
         self.config = config
-        lean = not self.plan.resident
-        self.eyes = open_eyes(path, weights, config, tokenizer, lean, self.plan.picture_limit)
+        self.eyes = open_eyes(path, weights, config, tokenizer, self.plan)
         self.info = EngineInfo(
             model=path.name,
             backend="mlx",

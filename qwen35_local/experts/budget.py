@@ -146,7 +146,9 @@ def plan(geometry: Geometry, budget: int, context: int, metal: bool = False) -> 
     picture = g.sight.chosen(context, _temporaries(g, least, context), left) if g.sight else 0
 
     def seeing(resident: bool = False) -> int:
-        return g.sight.beyond(picture, _temporaries(g, pass_tokens, context), resident) if g.sight else 0
+        if g.sight is None:
+            return 0
+        return g.sight.beyond(picture, _temporaries(g, pass_tokens, context), resident) + g.sight.kept(context)
 
     left -= seeing()
     # A longer pass costs a little memory, but a prompt of two passes reads every expert twice.

@@ -28,5 +28,5 @@ RELEASED_397B = Geometry(
     intermediate=I,
     vocab=VOCAB,
     itemsize=2,
-    sight=Sight(2 * _tower, 2048 * _m * 5 * 4, 4 * (2 * 4 * 1536 + 10 * _v * 2) + H * 2, 16, 16384),
+    sight=Sight(2 * _tower, 2048 * _m * 5 * 4, 4 * (2 * 4 * 1536 + 10 * _v * 2), H * 2, 16, 16384),
 )

@@ -16,11 +16,13 @@ PATCHES = 4  # of one token
 @dataclass(frozen=True, slots=True)
 class Sight:
     """A vision tower in bytes: its weights, what looking takes whatever the picture (`fixed`) and for each of its
-    tokens; its heads; and the tokens of the largest picture that it is ever shown."""
+    tokens; the features of a token, which are kept; its heads; and the tokens of the largest picture that it is ever
+    shown."""
 
     weights: int
     fixed: int
     per_token: int
+    feature: int
     heads: int
     tokens: int
 
@@ -29,6 +31,10 @@ class Sight:
         scores = 2 * min(SCORES, self.heads * (PATCHES * tokens) ** 2 * 4)
         work = self.fixed + tokens * self.per_token + scores
         return self.weights + max(0, work - temporaries) if resident else max(0, self.weights + work - temporaries)
+
+    def kept(self, context: int) -> int:
+        """Bytes of the features of a prompt full of pictures, which are there until it has been read."""
+        return context * self.feature
 
     def chosen(self, context: int, temporaries: int, left: int) -> int:
         """Tokens of the largest picture in a plan with `left` bytes for experts."""

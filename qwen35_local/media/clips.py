@@ -12,6 +12,7 @@ from ..errors import BackendUnavailable, MediaError
 from .images import MOST_PIXELS, opened_picture, rgb
 
 ANIMATIONS = (b"GIF8", b"\x89PNG", b"RIFF")
+MOST_ANIMATED = 8_000_000_000  # pixels of all frames of an animation, which are decoded one after another: a minute
 MOST_PACKETS = 20_000_000  # of a clip: 92 hours at 60 frames a second
 
 
@@ -122,6 +123,11 @@ class Animation:
         if image.width * image.height > MOST_PIXELS:
             raise MediaError(
                 f"an animation of {image.width}x{image.height} pixels is too large: {MOST_PIXELS:,} is the most"
+            )
+        if count * image.width * image.height > MOST_ANIMATED:
+            raise MediaError(
+                f"an animation of {count} frames of {image.width}x{image.height} pixels is too long: {MOST_ANIMATED:,} "
+                "pixels together are the most"
             )
         duration = 0.0  # milliseconds; a frame without one is shown for the usual 100
         for index in range(count):

@@ -39,7 +39,7 @@ def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, causal: bool 
     n, length = queries.shape[-2], keys.shape[-2]
     queries = queries * np.float32(scale)
     out = np.empty(queries.shape, np.float32)
-    for rows in _pieces(n, max(16, SCORES * n // max(1, out.size // out.shape[-1] * length))):
+    for rows in _pieces(n, max(16, SCORES * n // max(1, queries.size // queries.shape[-1] * length))):
         seen = length - n + min(rows.stop, n) if causal else length
         scores = np.matmul(queries[..., rows, :], keys[..., :seen, :].swapaxes(-1, -2))
         if causal:

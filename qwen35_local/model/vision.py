@@ -85,7 +85,7 @@ def work(c: VisionConfig, itemsize: int) -> tuple[int, int]:
     of its tokens). The first are the temporaries of an MLP; then its patches twice in float32, and in a block the
     residual, its norm, queries, keys, values, their turned copies."""
     patch = 2 * 4 * c.patch_dim + 10 * c.hidden_size * itemsize
-    return ROWS * c.intermediate_size * 5 * 4, c.merge_size**2 * patch + c.out_hidden_size * itemsize
+    return ROWS * c.intermediate_size * 5 * 4, c.merge_size**2 * patch
 
 
 def padded_head_dim(head_dim: int) -> int:

@@ -326,6 +326,26 @@ def test_a_hundred_pictures_are_priced_first(sighted, monkeypatch):
             answer(engine, user(*parts, "what?"))
 
 
+def test_guessed_tokens_change_nothing(engine, sighted, mixed):
+    """The MTP head sees pictures as any token; what it guesses is checked all the same."""
+    wanted = answer(engine, mixed)
+    with opened(sighted, speculate="2") as ahead:
+        found = answer(ahead, mixed)
+        again = answer(ahead, mixed, found.message, user("and then?"))
+    assert found.text == wanted.text
+    assert found.done.stats.extra["speculation"]
+    assert again.text == answer(engine, mixed, wanted.message, user("and then?")).text
+
+
+def test_features_are_kept_within_their_room(engine, monkeypatch):
+    eyes = engine.eyes
+    eyes.forget()
+    one, two = (engine.look(ImagePart(data)) for data in (CAT, DOG))
+    monkeypatch.setattr(eyes, "_kept", eyes.features(one).nbytes)
+    eyes.features(two)
+    assert list(eyes._features) == [two.key], "the oldest goes"
+
+
 def test_a_long_clip_is_capped_and_said(tokenizer_spec, sighted, tmp_path):
     shutil.copytree(sighted, tmp_path / "model")
     rules = json.loads((sighted / "video_preprocessor_config.json").read_text()) | {"max_frames": 8}

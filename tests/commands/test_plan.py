@@ -48,6 +48,13 @@ def test_a_model_directory():
     assert not any("fewer than" in line for line in lines(found))
 
 
+def test_eyes_are_in_the_plan(sighted, pristine):
+    seeing, blind = ("\n".join(lines(describe(str(path), "2GB", 512, None))) for path in (sighted, pristine))
+    assert "vision, pictures of 512 tokens" in seeing
+    assert "vision" not in blind
+    assert "vision, pictures of 1024 tokens" in "\n".join(lines(describe("397b", "16GB", None, None)))
+
+
 def test_refusals():
     with pytest.raises(MemoryPlanError, match=r"and the budget is 6\.00 GB"):
         describe("397b", "6GB", None, None)

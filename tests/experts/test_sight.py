@@ -6,7 +6,7 @@ from qwen35_local.experts.budget import plan
 from qwen35_local.experts.released import RELEASED_397B
 from qwen35_local.experts.sight import FEWEST, SCORES, Sight
 
-SIGHT = Sight(weights=10**9, fixed=10**8, per_token=10**5, heads=16, tokens=16384)
+SIGHT = Sight(weights=10**9, fixed=10**8, per_token=10**5, feature=8192, heads=16, tokens=16384)
 
 
 def test_a_pass_lends_its_memory():
@@ -42,3 +42,4 @@ def test_the_released_model():
     assert FEWEST <= small.picture_tokens < 16384
     assert small.total <= 16 * 10**9
     assert dict(small.items())[f"vision, pictures of {small.picture_tokens} tokens"] == small.vision
+    assert small.vision >= 32768 * 4096 * 2, "features of a context full of pictures"

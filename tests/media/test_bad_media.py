@@ -76,6 +76,18 @@ def test_clips_that_are_refused(data, word):
     assert video.look(clip(), VIDEOS).patches().shape[1] == 1536
 
 
+def test_animations_that_would_take_minutes(monkeypatch):
+    """Each frame may be small in the file and large to decode."""
+    from qwen35_local.media import clips
+
+    frames = [Image.new("L", (600, 500), number) for number in range(9)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100)
+    assert video.look(data, VIDEOS).info.frames == 9
+    monkeypatch.setattr(clips, "MOST_ANIMATED", 2_000_000)
+    with pytest.raises(MediaError, match="9 frames of 600x500 pixels is too long: 2,000,000"):
+        video.look(data, VIDEOS)
+
+
 def test_frames_that_were_lost_are_told():
     whole = clip(200, 10, codec="libx264", format="matroska", b_frames=0)
     found = video.look(whole[: len(whole) * 2 // 3], VIDEOS)
