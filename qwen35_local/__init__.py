@@ -57,6 +57,8 @@ def open(
     memory: str | int | None = None,
     backend: str = "auto",
     speculate: str | int = "off",
+    kv_bits: int | None = None,
+    reproducible: bool = False,
     gpu_layers: int | Literal["auto"] = "auto",
     cpu_experts: int | Literal["auto"] = "auto",
     threads: int | None = None,
@@ -67,8 +69,10 @@ def open(
 
     `model` is a directory, a GGUF file, a repository in the Hub cache, or "miniature", the small model that ships with
     the package. `backend` "auto" takes llama.cpp for GGUF files, and MLX for the rest where it can be loaded.
-    `context` is the most tokens of prompt and answer together, by default all that the model allows. `dtype` is that
-    of the activations: "auto" is the checkpoint's on Metal and float32 on a CPU; "float32" is for exact work.
+    `context` is the most tokens of prompt and answer together, by default all that the model allows; up to four times
+    as many stretch its positions (YaRN). `kv_bits` keeps keys and values in 16, 8 or 4 bits instead of as computed.
+    `reproducible`: the same bits for the same prompt, whatever was cached, at any budget. `dtype` is that of the
+    activations: "auto" is the checkpoint's on Metal and float32 on a CPU; "float32" is for exact work.
     `memory` ("24GB", or bytes) is the most to use, by default a share of what is free; a model that needs more streams
     its experts from disk, with the same answers; `streaming` says how. `speculate` is how many tokens the model's MTP
     head guesses ahead, 1 to 3, or "auto": as many as pay by what is measured on the way. Answers stay the same.
@@ -85,6 +89,8 @@ def open(
         memory=memory,
         backend=backend,
         speculate=speculate,
+        kv_bits=kv_bits,
+        reproducible=reproducible,
         gpu_layers=gpu_layers,
         cpu_experts=cpu_experts,
         threads=threads,

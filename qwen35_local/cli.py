@@ -17,6 +17,7 @@ COMMANDS = {
     "run": "answer one prompt, streaming to the terminal",
     "chat": "talk with the model",
     "serve": "answer OpenAI's and Anthropic's clients on this machine",
+    "sessions": "list and remove conversations that were kept with --session",
     "info": "say what a model directory holds",
     "plan": "say where the memory would go, and what speed to expect",
     "pack": "copy the experts into records of one read each, for streaming",

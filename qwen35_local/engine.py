@@ -8,6 +8,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
@@ -212,7 +213,8 @@ def _tool_call_of(call: "ToolCall | Mapping[str, Any]") -> ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a loaded model is. `context` is in tokens, `memory` in bytes, `budget` the most it may use (0: unknown)."""
+    """What a loaded model is. `context` is in tokens, `memory` in bytes, `budget` the most it may use (0: unknown),
+    `yarn` the factor by which its positions are stretched (1: not at all)."""
 
     model: str
     backend: str
@@ -224,6 +226,7 @@ class EngineInfo:
     memory: int = 0
     device: str = ""
     budget: int = 0
+    yarn: float = 1.0
 
 
 class Seen(Protocol):
@@ -352,6 +355,18 @@ class Session(Protocol):
     def close(self) -> None: ...
 
 
+class Kept(Protocol):
+    """A session with a name, on disk: `messages` are what was said so far, `resumed` the tokens whose state was read
+    from there. The state is written when the engine is closed, and before that as often as costs little."""
+
+    messages: tuple[Message, ...]
+    resumed: int
+
+    def remember(self, messages: Sequence[Message]) -> None:
+        """This was said so far, the answer included: it is on disk when this returns."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A whole answer, gathered from events."""
@@ -382,6 +397,14 @@ class Engine(ABC):
 
     @abstractmethod
     def open_session(self) -> Session: ...
+
+    def keep(self, name: str, directory: Path | None = None, compress: bool = False) -> Kept:
+        """Go on with the session of that name, or begin one. `directory` is ~/.qwen35/sessions by default; `compress`
+        makes files smaller and writing slower. Raises SessionError if it cannot be gone on with; nothing of it is lost.
+        """
+        raise UsageError(
+            f"sessions are kept by the process that has the model, and {self.info.backend} has none here", "session"
+        )
 
     def prompt(self, request: ChatRequest) -> Prompt:
         """The tokens that the model is given for a request, up to where its answer begins.

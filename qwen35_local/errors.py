@@ -11,6 +11,7 @@
     │   ├── ExpertReadError   an expert's bytes cannot be read, or changed while the model was in use
     │   └── TokenizerError    tokenizer.json is missing, damaged or of another model
     ├── DownloadError         a transfer that cannot go on; what was received is kept
+    ├── SessionError          a saved session that is damaged, of another model, or in use
     ├── StorageError          a disk without room, or a place that cannot be written
     ├── MemoryPlanError       the model does not fit the memory it was given
     ├── MediaError            an image or video that cannot be used
@@ -68,6 +69,10 @@ class TokenizerError(CheckpointError):
 
 class DownloadError(Qwen35Error):
     """A transfer that cannot go on; what was received is kept."""
+
+
+class SessionError(Qwen35Error):
+    """A saved session that is damaged, of another model or format, or in use; its files are left as they are."""
 
 
 class StorageError(Qwen35Error):

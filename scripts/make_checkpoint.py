@@ -33,6 +33,7 @@ class Preset:
     top_k: int
     intermediate: int
     context: int = 4096
+    interval: int = 4  # every so many layers one is of attention; 1 is all
     # The tower; heads of 72 as released. No `vision`, no tower.
     vision_depth: int = 3
     vision_hidden: int = 144
@@ -79,8 +80,8 @@ def config(p: Preset, dtype: str, yarn: float = 1.0, vision: bool = False, first
         "attn_output_gate": True,
         "attention_bias": False,
         "rope_parameters": rope,
-        "full_attention_interval": 4,
-        "layer_types": ["full_attention" if i % 4 == 3 else "linear_attention" for i in range(p.layers)],
+        "full_attention_interval": p.interval,
+        "layer_types": ["linear_attention" if (i + 1) % p.interval else "full_attention" for i in range(p.layers)],
         "linear_num_key_heads": p.Hk,
         "linear_num_value_heads": p.Hv,
         "linear_key_head_dim": p.D,
@@ -141,7 +142,7 @@ def tensors(p: Preset) -> Iterator[tuple[str, tuple[int, ...], str]]:
     yield f"{text}.embed_tokens.weight", (p.vocab, p.hidden), "embedding"
     for i in range(p.layers):
         layer = f"{text}.layers.{i}"
-        yield from attention(p, f"{layer}.self_attn") if i % 4 == 3 else delta_net(p, f"{layer}.linear_attn")
+        yield from delta_net(p, f"{layer}.linear_attn") if (i + 1) % p.interval else attention(p, f"{layer}.self_attn")
         yield f"{layer}.input_layernorm.weight", (p.hidden,), "zero-centred"
         yield f"{layer}.post_attention_layernorm.weight", (p.hidden,), "zero-centred"
         yield from moe(p, f"{layer}.mlp", fused=True)

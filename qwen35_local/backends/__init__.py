@@ -27,6 +27,8 @@ def open_engine(
     memory: str | int | None = None,
     backend: str = "auto",
     speculate: str | int = "off",
+    kv_bits: int | None = None,
+    reproducible: bool = False,
     gpu_layers: int | Literal["auto"] = "auto",
     cpu_experts: int | Literal["auto"] = "auto",
     threads: int | None = None,
@@ -43,11 +45,13 @@ def open_engine(
         from .llama_cpp.engine import open_llama_cpp
         from .llama_cpp.plan import Wishes
 
-        for name, value in (("memory", memory), ("streaming", streaming)):
+        for name, value in (("memory", memory), ("streaming", streaming), ("kv_bits", kv_bits)):
             if value is not None:
-                raise UsageError(f"{name} is an option of the backend mlx: llama.cpp has cpu_experts", name)
+                raise UsageError(f"{name} is an option of the backend mlx: llama.cpp has cpu_experts and dtype", name)
         if speculate not in ("off", "auto"):
             raise UsageError("speculate is an option of the backend mlx", "speculate")
+        if reproducible:
+            raise UsageError("reproducible is an option of the backend mlx", "reproducible")
         wishes = Wishes(context, dtype, gpu_layers, cpu_experts, threads)
         return open_llama_cpp(gguf or find_model(model), wishes, on_progress)
     for name, value in (("gpu_layers", gpu_layers), ("cpu_experts", cpu_experts), ("threads", threads)):
@@ -63,7 +67,7 @@ def open_engine(
         )
     from .mlx import MlxEngine
 
-    return MlxEngine(path, context, dtype, on_progress, memory, streaming, speculate)
+    return MlxEngine(path, context, dtype, on_progress, memory, streaming, speculate, kv_bits, reproducible)
 
 
 def mlx_problem() -> str:

@@ -1,18 +1,44 @@
 """What every local backend does the same way: template, tokens, the token loop. A backend adds a `Session`."""
 
-from collections.abc import Generator, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from ..chat.prompt import price, prompt_of
 from ..chat.said import Said
 from ..chat.tokenizer import Tokenizer
+from ..config import Settings
 from ..engine import ChatRequest, Completion, Engine, ImagePart, Prompt, Reuse, Session, VideoPart, gather
 from ..errors import UsageError
 from ..events import Done, Event, Progress
 from ..generate import generate
+from ..sessions.file import Array, Entry
+from ..sessions.store import Store
+from .kept import Identity, KeptSession
 from .prefix import common_prefix
 from .reasons import why
+
+
+class Memory(Protocol):
+    """Where a saved state is read to: arrays by name, as the backend wants them."""
+
+    arrays: dict[str, Any]
+
+    def room(self, entry: Entry) -> memoryview: ...
+
+
+class LocalSession(Session, Protocol):
+    """A session whose state can be saved."""
+
+    def dump(self) -> tuple[dict[str, Any], Iterator[Array]]:
+        """(what to know of the state, in JSON's terms, its arrays); good until the next call."""
+        ...
+
+    def revive(self, ids: Sequence[int], meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+        """Be the state of `ids` that `dump` told of. Raises SessionError."""
+        ...
 
 
 class LocalEngine(Engine):
@@ -24,11 +50,12 @@ class LocalEngine(Engine):
 
     kept = 1
 
-    def __init__(self, tokenizer: Tokenizer, session: Session):
+    def __init__(self, tokenizer: Tokenizer, session: LocalSession):
         self.tokenizer = tokenizer
         self.said = Said()
         self._sessions = [session]
-        self._busy: list[Session] = []
+        self._busy: list[LocalSession] = []
+        self._kept: list[KeptSession] = []
         self._closed = False
 
     def stream(self, request: ChatRequest) -> Iterator[Event]:
@@ -46,7 +73,7 @@ class LocalEngine(Engine):
     def price(self, part: ImagePart | VideoPart) -> int:
         return price(part, self.tokenizer, self.look)
 
-    def borrow(self, ids: Sequence[int]) -> Session:
+    def borrow(self, ids: Sequence[int]) -> LocalSession:
         """The free session that knows most of `ids`; a new one if all are busy. Give it back with `give_back`."""
         self._check_open()
         if len(self._busy) >= self.parallel:
@@ -61,7 +88,7 @@ class LocalEngine(Engine):
         self._busy.append(best)
         return best
 
-    def _beside(self, best: Session, ids: Sequence[int], free: Sequence[Session]) -> Session:
+    def _beside(self, best: LocalSession, ids: Sequence[int], free: Sequence[LocalSession]) -> LocalSession:
         """A session for another conversation than that of `best`, or another branch of it: the least recently used one
         makes way if there are enough, or no room for one more."""
         if len(self._sessions) < max(self.parallel, self.kept) and self.has_room():
@@ -82,7 +109,7 @@ class LocalEngine(Engine):
         known = [list(session.ids) for session in self._sessions]
         return max(((tokens, common_prefix(tokens, ids)) for tokens in known), key=lambda found: found[1])
 
-    def branch(self, session: Session, ids: Sequence[int]) -> Session:
+    def branch(self, session: LocalSession, ids: Sequence[int]) -> LocalSession:
         """A session that has in common with `ids` what `session` has, if the backend can copy states."""
         return self.open_session()
 
@@ -90,11 +117,48 @@ class LocalEngine(Engine):
         """Whether memory allows another session, where a session takes much of it at once."""
         return True
 
-    def give_back(self, session: Session) -> None:
+    def give_back(self, session: LocalSession) -> None:
         self._busy.remove(session)
         if not self._closed:  # an answer that nobody reads may end after its engine
             self._sessions.remove(session)
             self._sessions.append(session)  # the most recently used one comes last
+
+    @property
+    def sessions(self) -> Sequence[LocalSession]:
+        """Every timeline that is remembered, the most recently used one last."""
+        return self._sessions
+
+    @property
+    def turn_token(self) -> int:
+        """With which messages begin."""
+        return self.tokenizer.special["<|im_start|>"]
+
+    def keep(self, name: str, directory: Path | None = None, compress: bool = False) -> KeptSession:
+        self._check_open()
+        store = Store(directory or Settings.resolve().data / "sessions")
+        kept = KeptSession(self, store, name, compress)
+        self._kept.append(kept)
+        return kept
+
+    def identity(self) -> Identity:
+        """What a state of this engine belongs to."""
+        raise UsageError(f"the {self.info.backend} backend cannot save states", "session")
+
+    def memory(self) -> Memory:
+        """Room for a saved state."""
+        raise UsageError(f"the {self.info.backend} backend cannot save states", "session")
+
+    def revive(self, ids: Sequence[int], meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+        """Have a session again that was saved; the first one makes way if nothing is in it. What does not fit beside
+        the others is left out."""
+        if self._sessions[0].tokens and not self.has_room():
+            return
+        session = self._sessions.pop(0) if not self._sessions[0].tokens else self.open_session()
+        self._sessions.append(session)
+        session.revive(ids, meta, arrays)
+
+    @abstractmethod
+    def open_session(self) -> LocalSession: ...
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
         return self.tokenizer.encode(text, special)
@@ -104,9 +168,13 @@ class LocalEngine(Engine):
 
     def close(self) -> None:
         if not self._closed:
-            self._closed = True
-            for session in self._sessions:
-                session.close()
+            try:
+                for kept in self._kept:
+                    kept.close()
+            finally:
+                self._closed = True
+                for session in self._sessions:
+                    session.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -118,7 +186,7 @@ class _Turn:
 
     def __init__(self, engine: LocalEngine):
         self._engine = engine
-        self._session: Session | None = None
+        self._session: LocalSession | None = None
         self._said: Sequence[int] | None = None
 
     def heard(self, ids: Sequence[int]) -> None:
@@ -133,7 +201,7 @@ class _Turn:
                     seen.append(event)
                 if isinstance(event, Done) and prompt is not None and self._said is not None:
                     answer: Completion = gather(seen)
-                    turn = self._engine.tokenizer.special["<|im_start|>"]
+                    turn = self._engine.turn_token
                     self._engine.said.keep(prompt.identity, self._said, answer.message, turn)
                 yield event
         finally:

@@ -14,6 +14,7 @@ from ..experts.sight import Sight
 from ..experts.source import Source
 from ..experts.store import INDEX, check_origin, open_store
 from ..model.config import ModelConfig, TextConfig
+from ..model.kv_format import PLAIN, KvFormat
 from ..model.stream import ExpertStream, geometry
 from ..model.weights import Weights
 
@@ -42,11 +43,12 @@ def plan_memory(
     context: int | None,
     drafts: int = 0,
     sight: Sight | None = None,
+    kv: KvFormat = PLAIN,
 ) -> MemoryPlan:
     """The plan for a wish; without one, for a share of what is free. `drafts` tokens are guessed ahead, by the MTP head
     that `layouts` then hold, too. `sight` is None for a model that cannot see. Nothing is read."""
     c = config.text
-    g = geometry(weights, layouts, c, sight, drafts)
+    g = geometry(weights, layouts, c, sight, drafts, kv)
     if memory is not None:
         return plan_for(g, parse_memory(memory), context, c.max_position_embeddings)
     return plan_for(g, default_budget(total_memory(), available_memory()), context, c.max_position_embeddings)

@@ -7,21 +7,26 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from ..chat.said import Said
 from ..chat.tokenizer import Tokenizer
 from ..checkpoint.files import Checkpoint
+from ..checkpoint.identity import fingerprint
 from ..config import Streaming
-from ..engine import EngineInfo, ImagePart, Seen, Session, VideoPart
+from ..engine import EngineInfo, ImagePart, Seen, VideoPart
 from ..errors import ContextError, UsageError
 from ..events import Progress
 from ..experts import hotset
 from ..model.config import ModelConfig
+from ..model.kv_format import KvFormat
 from ..model.mtp import has_head
 from ..model.qwen35 import Qwen35
 from ..model.state import State
 from ..model.weights import Weights
 from .eyes import open_eyes, sight_of
-from .local import LocalEngine
+from .kept import Identity
+from .local import LocalEngine, LocalSession
 from .memory import expert_layouts, open_stream, plan_memory
+from .mlx_saved import Memory
 from .mlx_session import PREFILL_CHUNK, MlxSession
 from .pace import Pace
 from .prefix import Landmarks
@@ -45,13 +50,18 @@ class MlxEngine(LocalEngine):
         memory: str | int | None = None,
         streaming: Streaming | None = None,
         speculate: str | int = "off",
+        kv_bits: int | None = None,
+        reproducible: bool = False,
     ):
-        """`context` defaults to the model's. `dtype` auto is that of the checkpoint on Metal, and float32 on a CPU,
-        where MLX computes 16-bit types slowly and badly. `memory` is the most to use, by default a share of what is
-        free; a model that needs more streams its experts, and its context defaults to at most 32,768 tokens.
-        `speculate`: how many tokens the model's MTP head guesses ahead, 1 to 3; auto is as many as pay, off none."""
+        """`context` defaults to the model's; a longer one stretches its positions (YaRN), by 2 or 4. `dtype` auto is
+        that of the checkpoint on Metal, and float32 on a CPU, where MLX computes 16-bit types slowly and badly.
+        `memory` is the most to use, by default a share of what is free; a model that needs more streams its experts,
+        and its context defaults to at most 32,768 tokens. `speculate`: how many tokens the model's MTP head guesses
+        ahead, 1 to 3; auto is as many as pay, off none. `kv_bits` keeps keys and values in 16, 8 or 4 bits.
+        `reproducible`: the logits after a prompt are the same to the bit, whatever was known of it, at any memory
+        budget; an answer is then read again as part of the next prompt."""
         checkpoint = Checkpoint.open(path)
-        config = ModelConfig.from_dict(checkpoint.config)
+        config = ModelConfig.from_dict(checkpoint.config).stretched(context)
         tokenizer = Tokenizer.from_dir(path)
         tokenizer.check(config.text.vocab_size)
         activations = _activations(dtype, checkpoint)
@@ -63,20 +73,22 @@ class MlxEngine(LocalEngine):
                 on_progress(Progress("load", min(nbytes, checkpoint.nbytes), checkpoint.nbytes, "bytes", planned))
 
         weights = Weights(checkpoint, config, activations, report)
-        limit = config.text.max_position_embeddings
+        limit, kv = config.text.max_position_embeddings, KvFormat(kv_bits)
+        if reproducible and speculate not in ("off", "auto"):
+            raise UsageError("reproducible answers are computed token by token: use speculate off", "speculate")
         self._streaming = streaming or Streaming()
-        drafts = _drafts(speculate, weights)
+        drafts = 0 if reproducible else _drafts(speculate, weights)
         layouts = expert_layouts(path, weights, config.text, drafts > 0, self._streaming.store)
         asked = context and _context(context, limit)
-        self.plan = plan_memory(layouts, weights, config, memory, asked, drafts, sight_of(path, weights, config))
+        self.plan = plan_memory(layouts, weights, config, memory, asked, drafts, sight_of(path, weights, config), kv)
         planned = dict(self.plan.items())
         self._pace = Pace(drafts, fixed=speculate != "auto") if drafts else None
         if self.plan.resident and memory is None:
             self.experts = None
-            self.model = Qwen35(weights, config.text, mtp=drafts > 0)
+            self.model = Qwen35(weights, config.text, mtp=drafts > 0, kv=kv)
         else:
             self.experts = open_stream(layouts, config.text, self.plan, self._streaming)
-            self.model = Qwen35(weights, config.text, self.experts.experts, mtp=drafts > 0)
+            self.model = Qwen35(weights, config.text, self.experts.experts, mtp=drafts > 0, kv=kv)
             hot = hotset.load(self._streaming.hot_set) if self._streaming.hot_set else None
             self.experts.fill(lambda nbytes: report(weights.nbytes + nbytes), hot)
         self.config = config
@@ -92,13 +104,38 @@ class MlxEngine(LocalEngine):
             device="Metal" if mx.metal.is_available() else "CPU",
             vision=self.eyes is not None,
             budget=self.plan.budget,
+            yarn=config.text.rope.factor,
         )
+        self._path, self._reproducible = path, reproducible
         super().__init__(tokenizer, self.open_session(tokenizer))
+        if reproducible:
+            self.said = Said(0)  # a prompt is what it is rendered to, whatever was said before
 
     def open_session(self, tokenizer: Tokenizer | None = None) -> MlxSession:
         chunk = self.plan.pass_tokens if self.experts else PREFILL_CHUNK
         landmarks = Landmarks.of(tokenizer or self.tokenizer)
-        return MlxSession(self.model, landmarks, chunk, self.experts, self._snapshots, eyes=self.eyes, pace=self._pace)
+        return MlxSession(
+            self.model,
+            landmarks,
+            chunk,
+            self.experts,
+            self._snapshots,
+            eyes=self.eyes,
+            pace=self._pace,
+            reproducible=self._reproducible,
+        )
+
+    def identity(self) -> Identity:
+        terms = {
+            "activations": str(self.model.dtype).rpartition(".")[2],
+            "kv_bits": self.model.kv.bits,
+            "YaRN factor": self.info.yarn,
+            "reproducible": self._reproducible,
+        }
+        return Identity(self.info.model, fingerprint(self._path), terms)
+
+    def memory(self) -> Memory:
+        return Memory()
 
     def look(self, part: ImagePart | VideoPart) -> Seen:
         return super().look(part) if self.eyes is None else self.eyes.look(part)
@@ -117,7 +154,7 @@ class MlxEngine(LocalEngine):
         used = sum(session.nbytes for session in self._sessions if isinstance(session, MlxSession))
         return used + 2 * self.plan.geometry.state_nbytes <= self.plan.kv + self.plan.state
 
-    def branch(self, session: Session, ids: Sequence[int]) -> Session:
+    def branch(self, session: LocalSession, ids: Sequence[int]) -> LocalSession:
         assert isinstance(session, MlxSession)
         return session.branch(ids)
 
@@ -137,8 +174,11 @@ class MlxEngine(LocalEngine):
         return rows
 
     def close(self) -> None:
-        if not self._closed:
+        if self._closed:
+            return
+        try:
             super().close()
+        finally:
             if self.experts is not None:
                 if self._streaming.hot_set is not None:
                     hotset.save(self._streaming.hot_set, self.experts.banks)

@@ -1,6 +1,7 @@
 """One timeline of tokens on our MLX port."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -11,13 +12,16 @@ import numpy as np
 from ..engine import Prompt, Reuse
 from ..errors import UsageError
 from ..model.fusion import Fused
+from ..model.key_values import KeyValues
 from ..model.qwen35 import BLOCK, Qwen35, block_edges
 from ..model.state import Snapshot
 from ..model.stream import ExpertStream
+from ..sessions.file import Array
 from .ahead import Ahead
 from .eyes import Eyes
+from .mlx_saved import arrays_of, describe, revived
 from .pace import Pace
-from .prefix import EVERY, Landmarks, common_prefix, longest, places, survivors
+from .prefix import EVERY, Grid, Landmarks, common_prefix, longest, passes, places, survivors
 
 PREFILL_CHUNK = 512  # tokens; bounds the scores of one attention layer to heads * 512 * context floats
 SNAPSHOTS = 4  # of the recurrent state, kept per session at least: 183 MiB each at the size of the 397B
@@ -36,10 +40,12 @@ class MlxSession:
         every: int = EVERY,
         eyes: Eyes | None = None,
         pace: Pace | None = None,
+        reproducible: bool = False,
     ):
         """`chunk` is the most tokens of one pass through the layers: many when every pass reads the experts of
         `stream`. `snapshots` says how many may be kept now; one is taken every `every` tokens at least. `eyes` see the
-        pictures of prompts. With a `pace` and the model's MTP head tokens are guessed ahead."""
+        pictures of prompts. With a `pace` and the model's MTP head tokens are guessed ahead. `reproducible`: the logits
+        depend on the tokens alone, to the bit; then nothing goes on from tokens that were not read as a prompt."""
         self._eyes = eyes
         self._stream = stream
         self._streamed = stream.meter() if stream else None
@@ -48,11 +54,14 @@ class MlxSession:
         self._chunk = chunk
         self._most = snapshots
         self._every = every
+        self._grid = Grid(landmarks, BLOCK) if reproducible else None
+        self._read = 0  # of the tokens those that were read as a prompt; the others one by one
         self._ids: list[int] = []
         self._state = model.new_state()
         self._snapshots: list[Snapshot] = []
         self._logits: mx.array | None = None
-        self._ahead = Ahead(model, pace) if pace is not None and model.mtp is not None else None
+        self._pace = pace if model.mtp is not None else None
+        self._ahead = self._new_ahead()
 
     def sync(self, ids: Sequence[int]) -> Generator[tuple[int, int], None, Reuse]:
         if not ids:
@@ -73,14 +82,16 @@ class MlxSession:
         for _ in view.encode() if view is not None else ():
             yield reuse.reused, len(ids)
         marks = self._marks(ids)
-        begin, block = len(self._ids), min(BLOCK, self._chunk)
-        edges = block_edges(len(ids) - begin, [mark - begin for mark in marks], block)
-        for start, end in pairwise(_passes([begin + edge for edge in edges], self._chunk)):
-            inner = [mark - start for mark in marks if start < mark <= end]
+        begin, block = len(self._ids), BLOCK if self._grid else min(BLOCK, self._chunk)
+        breaks = [at for at in self._grid.breaks(ids) if at > begin] if self._grid else []
+        edges = block_edges(len(ids) - begin, {at - begin for at in (*marks, *breaks)}, block)
+        for start, end in pairwise(passes([begin + edge for edge in edges], self._chunk)):
+            inner, blocks = ([at - start for at in places if start < at <= end] for places in (marks, breaks))
             fused = view.fused(start, end) if view is not None else None
-            for layers in self._pass(ids[start:end], inner, fused, identity[start:end]):
+            for layers in self._pass(ids[start:end], inner, fused, identity[start:end], blocks):
                 if self._stream is not None:  # a sweep over the disk takes its time
                     yield start + (end - start) * layers // len(self._model.layers), len(ids)
+            self._read = end
             yield end, len(ids)
         return reuse
 
@@ -104,10 +115,11 @@ class MlxSession:
         marks: Sequence[int] = (),
         fused: Fused | None = None,
         identity: Sequence[int] | None = None,
+        breaks: Sequence[int] = (),
     ) -> Generator[int, None, None]:
         """Append `new` tokens, with snapshots at `marks` (offsets among them); yields the number of layers done.
 
-        `fused` says what pictures change, `identity` as what the tokens are remembered.
+        `fused` says what pictures change, `identity` as what the tokens are remembered, `breaks` where blocks begin.
 
         A pass over a prompt that does not end, cancelled or failed, leaves the session as it was.
         """
@@ -115,7 +127,7 @@ class MlxSession:
             self._stream.breathe()
         # Not for a single token: what is kept cannot be written over, and each would need a new state.
         before = self._state.snapshot() if len(new) > 1 else None
-        steps = self._model.run(mx.array([list(new)]), self._state, marks, fused)
+        steps = self._model.run(mx.array([list(new)]), self._state, marks, fused, breaks)
         try:
             while True:
                 if (layers := next(steps)) < len(self._model.layers):
@@ -146,7 +158,7 @@ class MlxSession:
     def shared(self, ids: Sequence[int]) -> int:
         ids = Prompt.of(ids).identity
         common = common_prefix(self._ids, ids)
-        if common == len(self._ids) and (common < len(ids) or self._logits is not None):
+        if self._extends_to(ids, common):
             return common
         return longest([snapshot.tokens for snapshot in self._snapshots], common, len(ids))
 
@@ -158,39 +170,64 @@ class MlxSession:
     def tokens(self) -> int:
         return len(self._ids)
 
+    def _extends_to(self, ids: Sequence[int], common: int) -> bool:
+        """Whether `ids` can be gone on with from the state as it is."""
+        if common < len(self._ids) or (common == len(ids) and self._logits is None):
+            return False
+        return self._grid is None or (common == self._read and self._grid.has(ids, common))
+
     def _rewind(self, ids: Sequence[int]) -> Reuse:
         """Go back to the longest state that is a prefix of `ids` (shorter than it, unless it is all of it)."""
         common = common_prefix(self._ids, ids)
-        if common == len(self._ids) and (common < len(ids) or self._logits is not None):
+        if self._extends_to(ids, common):
             return Reuse(common, len(ids))
         differs = common if self._ids else None
         at = longest([snapshot.tokens for snapshot in self._snapshots], common, len(ids))
         self._snapshots = [snapshot for snapshot in self._snapshots if snapshot.tokens <= at]
         if at:
             self._state.restore(self._snapshots[-1])
-            self._ids = self._ids[:at]
+            self._ids, self._read = self._ids[:at], at
         else:
             self._reset()
         return Reuse(at, len(ids), differs=differs)
 
     def branch(self, ids: Sequence[int]) -> "MlxSession":
         """Another session that knows what this one knows of `ids`: keys and values are copied, the rest is shared."""
-        pace = None if self._ahead is None else self._ahead.pace
-        other = MlxSession(
-            self._model, self._landmarks, self._chunk, self._stream, self._most, self._every, self._eyes, pace
-        )
+        other = copy(self)
+        other._ahead = None  # what was guessed is this one's
+        other._reset()
         ids = Prompt.of(ids).identity
         if at := longest([s.tokens for s in self._snapshots], common_prefix(self._ids, ids), len(ids)):
             other._snapshots = [snapshot for snapshot in self._snapshots if snapshot.tokens <= at]
             other._state = self._state.branch(other._snapshots[-1])
-            other._ids = self._ids[:at]
+            other._ids, other._read = self._ids[:at], at
         return other
 
-    def _reset(self) -> None:
+    def dump(self) -> tuple[dict[str, Any], Iterator[Array]]:
+        """(what to know of the state, its arrays), with the snapshots that help most; good until the next call."""
         if self._ahead is not None:
             self._ahead.drop(self._state)
-        self._ids, self._snapshots, self._logits = [], [], None
-        self._state = self._model.new_state()
+        best = places(self._ids, self._landmarks, self._every)[1]
+        snapshots = [snapshot for snapshot in self._snapshots if snapshot.tokens in best]
+        meta = describe(self._state, snapshots) | {"read": self._read}
+        return meta, arrays_of(self._state, snapshots, self._logits)
+
+    def revive(self, ids: Sequence[int], meta: Mapping[str, Any], arrays: Mapping[str, mx.array]) -> None:
+        """Be what `dump` told of. Raises SessionError."""
+        self._reset()
+        self._state, self._snapshots, self._logits = revived(self._model, meta, arrays)
+        self._ids, self._read = list(ids), meta["read"]
+        if self._pace is None or self._state.tail is None:
+            # Not both, the head and what it needs of these tokens: this timeline is gone on with without it.
+            self._ahead, self._state.tail, self._state.mtp = None, None, KeyValues(self._model.kv)
+            self._snapshots = [replace(snapshot, tail=None) for snapshot in self._snapshots]
+
+    def _new_ahead(self) -> Ahead | None:
+        return None if self._pace is None else Ahead(self._model, self._pace)
+
+    def _reset(self) -> None:
+        self._ids, self._read, self._snapshots, self._logits = [], 0, [], None
+        self._state, self._ahead = self._model.new_state(), self._new_ahead()
 
     def _took(self, residual: mx.array, tokens: int) -> None:
         """The state is so many tokens further; `residual` [1, t, H] ends with the last of them."""
@@ -238,12 +275,3 @@ class MlxSession:
 
     def close(self) -> None:
         self._reset()
-
-
-def _passes(edges: Sequence[int], most: int) -> list[int]:
-    """Those of `edges` where a pass ends, so that none takes more than `most` tokens unless a single block does."""
-    taken = [edges[0]]
-    for edge, following in pairwise([*edges[1:], float("inf")]):
-        if following - taken[-1] > most:
-            taken.append(int(edge))
-    return taken

@@ -60,6 +60,27 @@ def places(ids: Sequence[int], landmarks: Landmarks, every: int = EVERY) -> tupl
     return sorted(found), list(dict.fromkeys(place for place in best if place in found))
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The only places where the blocks of a reproducible prompt begin: at messages, and every `block` tokens after one.
+
+    A block's sums depend on which tokens are in it, by the last bit. So where blocks begin must depend on the prompt
+    alone, not on what was known of it; what is gone on from must itself have been read so.
+    """
+
+    landmarks: Landmarks
+    block: int
+
+    def breaks(self, ids: Sequence[int]) -> list[int]:
+        """Where messages begin, ascending."""
+        return np.flatnonzero(np.asarray(ids, np.int64) == self.landmarks.turn).tolist()
+
+    def has(self, ids: Sequence[int], at: int) -> bool:
+        """Whether a block of `ids` begins or ends after `at` tokens."""
+        last = max((start for start in self.breaks(ids) if start <= at), default=0)
+        return at == len(ids) or (at - last) % self.block == 0
+
+
 def survivors(found: Collection[int], best: Sequence[int], end: int, most: int) -> list[int]:
     """At most `most` of the places `found`, ascending: `best` first, then the others, thinned out away from the end.
 
@@ -82,3 +103,12 @@ def longest(snapshots: Sequence[int], common: int, total: int) -> int:
     """The longest of `snapshots` (numbers of tokens) that a prompt of `total` tokens can go on from, of which `common`
     are known. One token at least must be read, for there to be logits. 0 if there is none."""
     return max((tokens for tokens in snapshots if tokens <= min(common, total - 1)), default=0)
+
+
+def passes(edges: Sequence[int], most: int) -> list[int]:
+    """Those of `edges` where a pass ends, so that none takes more than `most` tokens unless a single block does."""
+    taken = [edges[0]]
+    for edge, following in pairwise([*edges[1:], float("inf")]):
+        if following - taken[-1] > most:
+            taken.append(int(edge))
+    return taken

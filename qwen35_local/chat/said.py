@@ -66,6 +66,21 @@ class Said:
                 return kept.ids
         return None
 
+    def along(self, timelines: Iterable[Sequence[int]], turn: int) -> list[tuple[bytes, Message, Sequence[int]]]:
+        """(key, message, tokens) of the answers that belong to these lists of tokens, for `put` in another process."""
+        keys: dict[bytes, None] = {}
+        for ids in timelines:
+            seen, done = Digest(), 0
+            for at in (place for place, token in enumerate(ids) if token == turn):
+                seen.update(ids[done:at])
+                done = at
+                keys[seen.value] = None
+        return [(key, kept.message, kept.ids) for key in keys for kept in self._answers.get(key, ())]
+
+    def put(self, key: bytes, message: Message, ids: Sequence[int]) -> None:
+        """Remember an answer that `along` told."""
+        self._answers.setdefault(key, []).append(_Answer(message, array("I", ids)))
+
 
 def _same(said: Message, sent: Message) -> bool:
     """Whether a client may have meant this answer: thinking may be missing, blanks at the ends and ids of calls differ.

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from .. import open as open_engine
 from ..backends import gguf_of
 from ..config import Settings, Streaming
-from ..engine import SAMPLING_FIELDS, Engine, Message
+from ..engine import SAMPLING_FIELDS, Engine, Kept, Message
 from ..errors import BackendUnavailable, UsageError
 from ..events import Progress
-from .options import add_answer, add_model, answer_options, model_options
+from .options import add_answer, add_model, add_session, answer_options, keep, model_options
+from .run import continued
 from .terminal import standard_printer, summary
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ Ctrl-C stops an answer."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, None, "the one that a local server has loaded, else the miniature")
     add_answer(parser)
+    add_session(parser, "keep the model's state on disk; in plain lines go on with what was said, too")
     parser.add_argument("--plain", action="store_true", help="plain lines, no full-screen app")
     parser.add_argument("--connect", metavar="URL", help="talk to a server (any with OpenAI's chat API)")
     parser.add_argument("--api-key", help="the key that server asks for")
@@ -78,8 +80,15 @@ def open_chat(args: argparse.Namespace, on_progress: Callable[[Progress], None])
     from ..backends.remote import RemoteEngine  # here, in the engine's thread: the app must not wait for it
 
     if args.connect:
+        if args.session:
+            raise UsageError("the server has the state: give --session to the 'qwen35 serve' that runs it", "session")
         return RemoteEngine(args.connect, args.api_key)
-    if not args.no_attach and args.context is None and (attached := running_server(args)) is not None:
+    if (
+        not args.no_attach
+        and not args.session
+        and args.context is None
+        and (attached := running_server(args)) is not None
+    ):
         return attached
     return open_model(args, args.model or "miniature", on_progress)
 
@@ -88,7 +97,13 @@ def open_model(args: argparse.Namespace, model: str, on_progress: Callable[[Prog
     options = model_options(args)
     if streams(args, model):
         options["streaming"] = replace(options["streaming"] or Streaming(), layer_stats=True)
-    return open_engine(model, **options, on_progress=on_progress)
+    engine = open_engine(model, **options, on_progress=on_progress)
+    try:
+        args.kept = keep(engine, args)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
 
 
 def streams(args: argparse.Namespace, model: str) -> bool:
@@ -119,8 +134,10 @@ def find_models(args: argparse.Namespace, settings: Settings) -> "list[ModelChoi
     from ..hub.library import stored_models
     from ..hub.progress import size
 
+    others = argparse.Namespace(**vars(args) | {"session": None})  # a session is of the model that began it
+
     def local(name: str, about: str, where: str) -> ModelChoice:
-        return ModelChoice(name, about, partial(open_model, args, where))
+        return ModelChoice(name, about, partial(open_model, others, where))
 
     anything = argparse.Namespace(**vars(args) | {"model": None})
     server = running_server(anything, 0.1)
@@ -152,8 +169,12 @@ def run_plain(args: argparse.Namespace, options: dict[str, Any]) -> int:
     if interactive:
         import readline  # noqa: F401  line editing and history for input()
     start = [Message("system", args.system)] if args.system else []
-    messages, last = list(start), None
+    last = None
     with open_chat(args, printer.progress) as engine:
+        kept: Kept | None = getattr(args, "kept", None)
+        messages = list(continued(kept, start))
+        if kept is not None and messages:
+            print(f"{args.session}: {len(messages)} messages, {kept.resumed} tokens known", file=sys.stderr)
         if interactive:
             print(f"{engine.info.model}, {engine.info.backend} on {engine.info.device}. {HELP}")
         while (line := ask("> " if interactive else "")) is not None:
@@ -184,6 +205,8 @@ def run_plain(args: argparse.Namespace, options: dict[str, Any]) -> int:
                         print(f"qwen35: {error}", file=sys.stderr)
                         continue
                     messages += [question, answer.message]
+                    if kept is not None:
+                        kept.remember(messages)
                     last = answer.done
     return 0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backends import BACKENDS
 from ..config import Streaming
-from ..engine import ChatRequest
+from ..engine import ChatRequest, Engine, EngineInfo, Kept
 
 MODEL_HELP = "a model directory, a GGUF file, a repository in the Hub cache, or 'miniature' (default: {})"
 
@@ -35,7 +35,11 @@ SAMPLING = (
 def add_model(parser: argparse.ArgumentParser, default: str | None = "miniature", without: str = "%(default)s") -> None:
     """`without` says in the help what happens when no model is named."""
     parser.add_argument("--model", default=default, help=MODEL_HELP.format(without))
-    parser.add_argument("--context", type=int, help="most tokens of prompt and answer (default: the model's)")
+    parser.add_argument(
+        "--context",
+        type=int,
+        help="most tokens of prompt and answer (default: the model's; up to 4 times as many stretch positions, YaRN)",
+    )
     parser.add_argument(
         "--memory",
         metavar="SIZE",
@@ -55,6 +59,17 @@ def add_model(parser: argparse.ArgumentParser, default: str | None = "miniature"
         choices=("off", "auto", "1", "2", "3"),
         default="off",
         help="tokens to guess ahead with the model's MTP head, for the same answers sooner (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--kv-bits",
+        type=int,
+        choices=(16, 8, 4),
+        help="of keys and values: 8 or 4 take less memory for long contexts and cost exactness (default: as computed)",
+    )
+    parser.add_argument(
+        "--reproducible",
+        action="store_true",
+        help="the same bits for the same prompt, whatever was cached, at any budget; slower turns",
     )
     group = parser.add_argument_group("streaming", "for experts that do not fit the memory")
     group.add_argument(
@@ -88,13 +103,46 @@ def add_model(parser: argparse.ArgumentParser, default: str | None = "miniature"
     group.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: all physical cores but one)")
 
 
+def add_session(parser: argparse.ArgumentParser, help: str) -> None:
+    group = parser.add_argument_group("session")
+    group.add_argument("--session", metavar="NAME", help=help)
+    group.add_argument(
+        "--compress-session", action="store_true", help="smaller files that take longer to write and to read"
+    )
+
+
+def keep(engine: Engine, args: argparse.Namespace) -> Kept | None:
+    """The session that was asked for, if one was."""
+    return engine.keep(args.session, compress=args.compress_session) if args.session else None
+
+
+def stretched(info: EngineInfo) -> str:
+    """What to tell a user whose context needed it; empty if it did not."""
+    if info.yarn == 1:
+        return ""
+    return (
+        f"positions are stretched {info.yarn:g} times (YaRN) for {info.context} tokens: short texts may suffer a little"
+    )
+
+
 def layers(text: str) -> int | str:
     return text if text == "auto" else int(text)
 
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `qwen35_local.open` takes beside the model, from parsed arguments."""
-    names = ("context", "dtype", "memory", "backend", "speculate", "gpu_layers", "cpu_experts", "threads")
+    names = (
+        "context",
+        "dtype",
+        "memory",
+        "backend",
+        "speculate",
+        "kv_bits",
+        "reproducible",
+        "gpu_layers",
+        "cpu_experts",
+        "threads",
+    )
     options = {name: getattr(args, name) for name in names}
     streaming = Streaming(
         direct=args.direct,

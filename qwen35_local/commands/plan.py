@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from typing import Any
 
 from ..backends import gguf_of
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--gpu", metavar="SIZE", help="for GGUF: memory of a GPU; default: what is free on those here")
     parser.add_argument("--context", type=int, help="tokens of prompt and answer (default: 32768, or less)")
+    parser.add_argument("--kv-bits", type=int, choices=(16, 8, 4), help="of keys and values (default: as computed)")
     parser.add_argument("--machine", metavar="NAME", help=f"a Mac to plan for: {', '.join(MACHINES)}")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -31,17 +33,21 @@ def run(args: argparse.Namespace) -> int:
     if (gguf := None if args.model.lower() == "397b" else gguf_of(args.model)) is not None:
         if args.machine:
             raise UsageError("the machines by name are Macs: for a GGUF file give --memory and --gpu", "machine")
+        if args.kv_bits:
+            raise UsageError("--kv-bits is for MLX: with a GGUF file keys and values are of --dtype", "kv_bits")
         found = describe_gguf(gguf, args.memory, args.gpu, args.context)
         print(json.dumps(found, indent=1) if args.json else "\n".join(gguf_lines(found)))
         return 0
     if args.gpu:
         raise UsageError("--gpu is for GGUF files: MLX has the machine's memory alone", "gpu")
-    found = describe(args.model, args.memory, args.context, args.machine)
+    found = describe(args.model, args.memory, args.context, args.machine, args.kv_bits)
     print(json.dumps(found, indent=1) if args.json else "\n".join(lines(found)))
     return 0
 
 
-def describe(model: str, memory: str | None, context: int | None, machine: str | None) -> dict[str, Any]:
+def describe(
+    model: str, memory: str | None, context: int | None, machine: str | None, kv_bits: int | None = None
+) -> dict[str, Any]:
     """The plan as plain values. Raises MemoryPlanError below the floor."""
     from ..backends.memory import plan_for
     from ..experts.host import available_memory, total_memory
@@ -56,7 +62,9 @@ def describe(model: str, memory: str | None, context: int | None, machine: str |
     else:
         budget = default_budget(total_memory(), available_memory())
         why = "65 % of this machine's memory, at most 90 % of what is free"
-    geometry, most = geometry_of(model)
+    geometry, most, yarn = geometry_of(model, kv_bits, context)
+    if context is not None and not 1 <= context <= most:
+        raise UsageError(f"context must be from 1 to {most} tokens, with YaRN {yarn:g}x, not {context}", "context")
     chosen = plan_for(geometry, budget, context, most, metal=True if mac else None)
     return {
         "model": model,
@@ -64,6 +72,9 @@ def describe(model: str, memory: str | None, context: int | None, machine: str |
         "budget_bytes": budget,
         "budget_because": why,
         "context": chosen.context,
+        "yarn": yarn,
+        "kv_bits": kv_bits,
+        "kv_bytes_per_token": geometry.kv_per_token,
         "experts": {
             "bytes_each": geometry.expert_nbytes,
             "per_token": geometry.top_k,
@@ -79,12 +90,19 @@ def describe(model: str, memory: str | None, context: int | None, machine: str |
     }
 
 
-def geometry_of(model: str) -> tuple[Any, int]:
-    """Geometry and longest context of a model directory, or of the released model."""
-    if model.lower() == "397b":
-        from ..experts.released import RELEASED_397B
+def geometry_of(model: str, kv_bits: int | None, context: int | None) -> tuple[Any, int, float]:
+    """Geometry, longest context and YaRN factor of a model directory, or of the released model."""
+    from ..model.config import YARN
+    from ..model.kv_format import KvFormat
 
-        return RELEASED_397B, 262144
+    kv = KvFormat(kv_bits)
+    if model.lower() == "397b":
+        from ..experts.released import CONTEXT, HEAD_DIM, RELEASED_397B
+
+        per_token = RELEASED_397B.kv_per_token // (HEAD_DIM * 2) * kv.nbytes(HEAD_DIM, 2)
+        factor = next((f for f in (1, *YARN) if (context or 1) <= f * CONTEXT), YARN[-1])
+        return replace(RELEASED_397B, kv_per_token=per_token), factor * CONTEXT, float(factor)
+
     import mlx.core as mx
 
     from ..backends.eyes import sight_of
@@ -96,11 +114,12 @@ def geometry_of(model: str) -> tuple[Any, int]:
 
     path = find_model(model)
     checkpoint = Checkpoint.open(path)
-    config = ModelConfig.from_dict(checkpoint.config)
+    config = ModelConfig.from_dict(checkpoint.config).stretched(context)
     weights = Weights(checkpoint, config, mx.bfloat16 if mx.metal.is_available() else mx.float32)
     layouts = weights.expert_layouts(config.text)
     sight = sight_of(path, weights, config)
-    return geometry(weights, layouts, config.text, sight), config.text.max_position_embeddings
+    found = geometry(weights, layouts, config.text, sight, kv=kv)
+    return found, config.text.max_position_embeddings, config.text.rope.factor
 
 
 def predictions(chosen: MemoryPlan, mac: Machine) -> dict[str, Any]:
@@ -132,6 +151,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     experts, slots = found["experts"], found["slots_per_layer"]
     text = [
         f"{found['model']} on {found['machine']} with {gigabytes(found['budget_bytes'])} ({found['budget_because']})",
+        *([f"positions are stretched {found['yarn']:g} times (YaRN)"] if found["yarn"] != 1 else []),
         f"an expert: {experts['bytes_each']:,} bytes; a token uncached: "
         f"{experts['bytes_per_token_uncached'] / 1e9:.3f} GB; all: {experts['bytes_in_all'] / 1e9:.2f} GB",
         "",

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from .. import open as open_engine
 from ..config import Settings
-from ..engine import Engine, Message
+from ..engine import Engine, Kept, Message, gather
 from ..errors import MediaError, UsageError
 from ..events import Event, Held
 from ..parts import MOST_BYTES, ImagePart, TextPart, VideoPart, read_file, sized
-from .options import add_answer, add_model, answer_options, model_options
+from .options import add_answer, add_model, add_session, answer_options, keep, model_options, stretched
 from .terminal import printable, standard_printer, summary
 
 
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_media(parser)
     add_answer(parser)
+    add_session(parser, "go on with the conversation of that name, or begin it; it is kept on disk")
     parser.add_argument("--json", action="store_true", help="print one JSON object per event")
     parser.add_argument("--quiet", action="store_true", help="no statistics on standard error")
 
@@ -36,19 +37,43 @@ def run(args: argparse.Namespace) -> int:
     messages = [Message("system", args.system)] if args.system else []
     printer = standard_printer(Settings.resolve().no_color)
     with open_engine(args.model, **model_options(args), on_progress=printer.progress) as engine:
+        if (notice := stretched(engine.info)) and not args.quiet:
+            print(notice, file=sys.stderr)
+        kept = keep(engine, args)
+        messages = [*continued(kept, messages), Message("user", content)]
         for (_, path), part in zip(args.media, parts, strict=True):
             line = described(engine, path, part)
             if not args.quiet:
                 print(line, file=sys.stderr)
-        events = engine.chat([*messages, Message("user", content)], **options)
+        events = engine.chat(messages, **options)
         if args.json:
-            for line in json_lines(events):
+            seen: list[Event] = []
+            for line in json_lines(noted(events, seen)):
                 print(line, flush=True)
-            return 0
-        done = printer.show(events).done
-        if not args.quiet:
-            print(summary(done), file=sys.stderr)
+            answer = gather(seen)
+        else:
+            answer = printer.show(events)
+            if not args.quiet:
+                print(summary(answer.done), file=sys.stderr)
+        if kept is not None:
+            kept.remember([*messages, answer.message])
     return 0
+
+
+def continued(kept: Kept | None, start: Sequence[Message]) -> Sequence[Message]:
+    """What was said in a session so far, or how one begins: with the system message, which stays the first one's."""
+    if kept is None or not kept.messages:
+        return start
+    if start and kept.messages[0] != start[0]:
+        raise UsageError("this session has begun without that system message: begin another", "system")
+    return kept.messages
+
+
+def noted(events: Iterator[Event], seen: list[Event]) -> Iterator[Event]:
+    """The events, which are added to `seen` on the way."""
+    for event in events:
+        seen.append(event)
+        yield event
 
 
 def add_media(parser: argparse.ArgumentParser) -> None:

@@ -9,11 +9,12 @@ from ..bridge import Worker
 from ..engine import Engine
 from ..errors import UsageError
 from ..events import Progress
-from .options import add_model, model_options
+from .options import add_model, add_session, keep, model_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
+    add_session(parser, "keep the states of conversations on disk from one start to the next")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8035, help="default: %(default)s")
     parser.add_argument("--api-key", help="ask every client for this key")
@@ -46,7 +47,13 @@ def run(args: argparse.Namespace) -> int:
     def load(report: Callable[[Progress], None]) -> Engine:
         from .. import open as open_engine
 
-        return open_engine(args.model, **model_options(args), on_progress=report)
+        engine = open_engine(args.model, **model_options(args), on_progress=report)
+        try:
+            keep(engine, args)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
 
     worker = Worker(load, args.queue, args.parallel, args.idle_timeout)
     hosts = (*LOOPBACK, *([args.host.lower()] if not is_loopback(args.host) else []), *map(str.lower, args.allow_host))

@@ -93,14 +93,14 @@ class Printer:
 
 
 def summary(done: Done) -> str:
-    """One line of statistics."""
+    """One line of statistics, and one that says why tokens were read that had been read before, if any were."""
     usage, stats = done.usage, done.stats
     cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
     return (
         f"prompt {usage.prompt_tokens} tokens{cached}, {stats.prompt_tps:.1f} tok/s | "
         f"answer {usage.completion_tokens} tokens, {stats.generation_tps:.1f} tok/s | "
         f"first token {stats.time_to_first_token:.2f} s | peak memory {stats.peak_memory / 2**20:.0f} MiB | "
-        f"{done.finish_reason}"
+        f"{done.finish_reason}" + (f"\nread again: {reuse}" if (reuse := stats.extra.get("reuse")) else "")
     )
 
 

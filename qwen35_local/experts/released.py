@@ -4,6 +4,7 @@ from .budget import Geometry
 from .sight import Sight
 
 LAYERS, FULL, H, I, E, K, VOCAB = 60, 15, 4096, 1024, 512, 10, 248320  # noqa: E741
+CONTEXT, HEAD_DIM = 262144, 256
 MXFP4 = 4.25 / 8  # bytes of a weight: four bits, and eight more for every 32
 
 _delta_net = (2 * 2048 + 2 * 8192 + 2 * 64) * H + 8192 * H  # q, k, v, z, b, a; out

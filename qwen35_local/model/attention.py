@@ -2,14 +2,12 @@
 
 import mlx.core as mx
 
-from . import blas
 from .config import TextConfig
+from .key_values import KeyValues
 from .layers import RMSNorm
 from .rope import rotate
-from .state import KeyValues
 from .weights import Weights
 
-ATTEND_FROM = 16  # queries of a head from which numpy beats MLX on a CPU
 SCORES = 1 << 28  # bytes of attention scores in memory at once, where MLX does not fuse them away
 
 
@@ -34,27 +32,17 @@ class Attention:
         v = self.v_proj.linear(x).reshape(B, T, self.kv_heads, self.head_dim)
         q = rotate(self.q_norm(q).swapaxes(1, 2), *rotary)  # [B, heads, T, D]
         k = rotate(self.k_norm(k).swapaxes(1, 2), *rotary)
-        keys, values = state.append(k, v.swapaxes(1, 2))
-        y = self._attend(q, keys, values)
+        state.append(k, v.swapaxes(1, 2))
+        y = self._attend(q, state)
         y = y.swapaxes(1, 2) * mx.sigmoid(gate)
         return self.o_proj.linear(y.reshape(B, T, -1))
 
-    def _attend(self, q: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-        """q [B, heads, T, D] are the last T of S positions. Some at a time, where MLX would hold all scores at once."""
-        T, S = q.shape[2], keys.shape[2]
-        if T >= ATTEND_FROM and blas.on_cpu(q, T):
-            grouped = q.reshape(q.shape[0], self.kv_heads, -1, T, self.head_dim)
-            y = blas.attention(grouped, keys[:, :, None], values[:, :, None], self.head_dim**-0.5, causal=True)
-            return y.reshape(q.shape)
+    def _attend(self, q: mx.array, state: KeyValues) -> mx.array:
+        """q [B, heads, T, D] are the last T positions. Some at a time, where MLX would hold all scores at once."""
+        T, S = q.shape[2], state.length
         step = max(16, SCORES // (self.heads * S * 4))
         outputs = []
         for begin in range(0, T, step):
             end = min(begin + step, T)
-            seen = S - T + end
-            mask = "causal" if end - begin > 1 else None
-            outputs.append(
-                mx.fast.scaled_dot_product_attention(
-                    q[:, :, begin:end], keys[:, :, :seen], values[:, :, :seen], scale=self.head_dim**-0.5, mask=mask
-                )
-            )
+            outputs.append(state.attend(q[:, :, begin:end], S - T + end))
         return mx.concatenate(outputs, axis=2) if len(outputs) > 1 else outputs[0]

@@ -1,7 +1,7 @@
 """The released config.json, parsed once into frozen values; what we do not support is refused with a sentence."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..checkpoint.names import canonical
@@ -12,6 +12,7 @@ LINEAR, FULL = "linear_attention", "full_attention"
 Mode = Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
 # mode -> its (bits, group sizes); affine takes any pair of these.
 AFFINE_BITS, AFFINE_GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
+YARN = (2, 4)  # factors that the model card gives: to 524,288 and to about a million tokens
 FP_MODES: dict[str, tuple[int, int]] = {"mxfp4": (4, 32), "nvfp4": (4, 16), "mxfp8": (8, 32)}
 
 
@@ -101,6 +102,16 @@ class ModelConfig:
     vision: VisionConfig | None  # also of conversions that have left the tower's tensors out
     image_token_id: int | None = None
     video_token_id: int | None = None
+
+    def stretched(self, context: int | None) -> "ModelConfig":
+        """With YaRN by 2 or 4 where `context` tokens need it, and only there: a static stretch costs short texts a
+        little. As it is if `context` fits, if it stretches already, or if no factor is enough."""
+        c, most = self.text, self.text.max_position_embeddings
+        factor = next((f for f in YARN if isinstance(context, int) and most < context <= f * most), 1)
+        if factor == 1 or c.rope.factor != 1.0:
+            return self
+        rope = replace(c.rope, factor=float(factor), original_context=most)
+        return replace(self, text=replace(c, rope=rope, max_position_embeddings=factor * most))
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "ModelConfig":

@@ -1,6 +1,6 @@
 """Qwen3.5's language model: blocks of three Gated DeltaNet layers and one gated attention layer, each with a MoE."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ from .attention import Attention
 from .config import FULL, TextConfig
 from .delta_net import GatedDeltaNet
 from .fusion import Fused
+from .kv_format import PLAIN, KvFormat
 from .layers import RMSNorm
 from .moe import Experts, Guess, MoE, Routed, route
 from .mtp import Mtp
@@ -55,9 +56,18 @@ class Layer:
 class Qwen35:
     """Tokens in, hidden states and logits out. All memory of a conversation is in the `State` handed in."""
 
-    def __init__(self, weights: Weights, c: TextConfig, experts: Sequence[Experts] = (), mtp: bool = False):
+    def __init__(
+        self,
+        weights: Weights,
+        c: TextConfig,
+        experts: Sequence[Experts] = (),
+        mtp: bool = False,
+        kv: KvFormat = PLAIN,
+    ):
         """`experts` are the routed experts of every layer, and of the MTP head if there is one more, where they are
-        streamed; by default they are loaded. `mtp` loads that head."""
+        streamed; by default they are loaded. `mtp` loads that head. `kv` is how states keep keys and values."""
+        kv.check(c.head_dim)
+        self.kv = kv
         self.config = c
         self.dtype = weights.dtype
         self.embed_tokens = weights.matrix("embed_tokens", c.vocab_size, c.hidden_size)
@@ -76,7 +86,7 @@ class Qwen35:
             self.mtp = Mtp(weights, c, Layer(weights, "mtp.layers.0", FULL, c, last))
 
     def new_state(self) -> State:
-        return State(self.config, self.dtype)
+        return State(self.config, self.dtype, self.kv)
 
     def __call__(self, ids: mx.array, state: State) -> mx.array:
         """ids [B, T] -> hidden states after the final norm [B, T, H]; advances `state` by T tokens."""
@@ -84,18 +94,23 @@ class Qwen35:
         return self.norm(mx.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0])
 
     def run(
-        self, ids: mx.array, state: State, marks: Sequence[int] = (), fused: Fused | None = None
+        self,
+        ids: mx.array,
+        state: State,
+        marks: Sequence[int] = (),
+        fused: Fused | None = None,
+        breaks: Sequence[int] = (),
     ) -> Generator[int, None, tuple[list[mx.array], list[Snapshot]]]:
         """One pass of ids [B, T] through all layers: yields the number of layers done and advances `state` by T tokens.
 
         Layer by layer over all tokens, so that an expert is needed once; within a layer the mixers go block by block.
-        A block begins at every multiple of `BLOCK` after the start or the last of `marks` (offsets in 1..T-1, and T),
-        so that a pass computes what shorter passes would, to the bit. Returns the residual [B, t, H] of each block, and
-        a snapshot of the state at every mark. `fused` says what pictures change. A pass that is not run to its end
-        leaves `state` unusable.
+        A block begins at every multiple of `BLOCK` after the start or the last of `marks` and `breaks` (offsets in
+        1..T-1, and T), so that a pass computes what shorter passes would, to the bit. Returns the residual [B, t, H]
+        of each block, and a snapshot of the state at every mark. `fused` says what pictures change. A pass that is not
+        run to its end leaves `state` unusable.
         """
         T = ids.shape[1]
-        edges = block_edges(T, marks)
+        edges = block_edges(T, {*marks, *breaks})
         start = state.tokens + state.rope_delta
         blocks = [self.embed_tokens.rows(ids[:, a:b], self.dtype) for a, b in pairwise(edges)]
         if fused is None:
@@ -177,7 +192,7 @@ def _tokens(ids: Sequence[int]) -> list[int]:
     return [max(token, 0) for token in ids]
 
 
-def block_edges(tokens: int, marks: Sequence[int] = (), block: int = BLOCK) -> list[int]:
+def block_edges(tokens: int, marks: Collection[int] = (), block: int = BLOCK) -> list[int]:
     """0, then where each block ends: at every mark, and every `block` tokens after 0 or the last mark before."""
     edges = [0]
     for mark in (*sorted(marks), tokens):

@@ -9,47 +9,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from .config import FULL, TextConfig
-
-STEP = 256  # tokens by which the key and value buffers grow
-
-
-class KeyValues:
-    """Keys and values [B, Hkv, capacity, D] of one attention layer; the first `length` tokens count."""
-
-    def __init__(self) -> None:
-        self.length = 0
-        self.keys: mx.array | None = None
-        self.values: mx.array | None = None
-
-    def append(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Add [B, Hkv, T, D]; return all so far, [B, Hkv, length, D]."""
-        start, self.length = self.length, self.length + keys.shape[2]
-        self.keys = _written(self.keys, keys, start)
-        self.values = _written(self.values, values, start)
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
-
-    def branch(self, length: int) -> "KeyValues":
-        """A copy of the first `length` tokens."""
-        other = KeyValues()
-        if self.keys is not None and self.values is not None:
-            other.length = length
-            other.keys, other.values = (mx.contiguous(x[:, :, :length]) for x in (self.keys, self.values))
-        return other
-
-    @property
-    def arrays(self) -> list[mx.array]:
-        return [array for array in (self.keys, self.values) if array is not None]
-
-
-def _written(buffer: mx.array | None, new: mx.array, start: int) -> mx.array:
-    """`buffer` with `new` at token `start`, grown by whole steps where needed."""
-    end = start + new.shape[2]
-    if buffer is None or end > buffer.shape[2]:
-        B, heads, _, D = new.shape
-        room = mx.zeros((B, heads, -(-end // STEP) * STEP - start, D), dtype=new.dtype)
-        buffer = room if buffer is None else mx.concatenate([buffer[:, :, :start], room], axis=2)
-    buffer[:, :, start:end] = new
-    return buffer
+from .key_values import KeyValues
+from .kv_format import PLAIN, KvFormat
 
 
 @dataclass(slots=True)
@@ -96,13 +57,13 @@ class State:
     hidden states [1, rows, H] of the tokens that it has not seen.
     """
 
-    def __init__(self, config: TextConfig, dtype: mx.Dtype):
+    def __init__(self, config: TextConfig, dtype: mx.Dtype, kv: KvFormat = PLAIN):
         self.tokens = 0
         self.rope_delta = 0
-        self.mtp = KeyValues()
+        self.mtp = KeyValues(kv)
         self.tail: mx.array | None = None
         self.layers: list[KeyValues | Recurrent] = [
-            KeyValues() if kind == FULL else _empty_recurrent(config, dtype) for kind in config.layer_types
+            KeyValues(kv) if kind == FULL else _empty_recurrent(config, dtype) for kind in config.layer_types
         ]
 
     @property

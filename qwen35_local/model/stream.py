@@ -18,6 +18,7 @@ from ..experts.slots import Slots
 from ..experts.source import Source
 from ..experts.telemetry import Totals
 from .config import FULL, TextConfig
+from .kv_format import PLAIN, KvFormat
 from .streamed import StreamedExperts
 from .weights import Weights
 
@@ -125,9 +126,11 @@ def geometry(
     c: TextConfig,
     sight: Sight | None = None,
     drafts: int = 0,
+    kv: KvFormat = PLAIN,
 ) -> Geometry:
     """What a memory plan needs to know of this model; no tensor is read. `sight` is None for one that cannot see. With
-    `drafts` it has its MTP head, one more layer of attention, and keeps a state for each of so many tokens."""
+    `drafts` it has its MTP head, one more layer of attention, and keeps a state for each of so many tokens. `kv` is how
+    keys and values are kept."""
     itemsize = weights.dtype.size
     full = sum(kind == FULL for kind in c.layer_types)
     linear, heads = c.num_layers - full, full + bool(drafts)
@@ -139,7 +142,7 @@ def geometry(
         top_k=c.num_experts_per_tok,
         expert_nbytes=max(layout.expert_nbytes for layout in layouts),
         trunk_nbytes=trunk_nbytes(weights.tensors, itemsize, mtp=bool(drafts)),
-        kv_per_token=heads * 2 * c.num_key_value_heads * c.head_dim * itemsize,
+        kv_per_token=heads * 2 * c.num_key_value_heads * kv.nbytes(c.head_dim, itemsize),
         state_nbytes=linear * (delta + conv),
         trail_nbytes=(drafts + 1) * linear * delta if drafts else 0,
         heads=c.num_attention_heads,

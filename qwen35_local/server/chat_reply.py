@@ -108,8 +108,11 @@ def usage_of(usage: Usage) -> dict[str, Any]:
 
 
 def timings(usage: Usage, stats: Stats) -> dict[str, Any]:
-    """Speed, under llama-server's names where it has one; `reuse` says why not more of the prompt was cached,
-    `notices` what of pictures and clips was left out."""
+    """Speed, under llama-server's names where it has one.
+
+    `reuse` says why not more of the prompt was cached, `differs` which of its tokens is the first that is another than
+    before, `notices` what of pictures and clips was left out.
+    """
     return {
         "prompt_n": usage.prompt_tokens - usage.cached_tokens,
         "prompt_ms": round(1000 * stats.time_to_first_token, 3),
@@ -120,6 +123,7 @@ def timings(usage: Usage, stats: Stats) -> dict[str, Any]:
         "cache_n": usage.cached_tokens,
         "seed": stats.extra.get("seed"),
         "reuse": stats.extra.get("reuse", ""),
+        "differs": stats.extra.get("differs"),
         **({"notices": notices} if (notices := stats.extra.get("notices")) else {}),
     }
 

@@ -1,9 +1,11 @@
 """Random checkpoints for streaming: packed experts written straight to disk, a router with favourites."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from make_checkpoint import PRESETS as PLAIN
 from make_checkpoint import Preset, config, draw, encode, tensors
 
 from qwen35_local.experts.store import INDEX, pack
@@ -13,6 +15,9 @@ from qwen35_local.experts.store import INDEX, pack
 PRESETS = {
     "decode": Preset(1024, 8, 2048, 8, 2, 128, 4, 8, 128, 128, 8, 1024, 8192),
     "long": Preset(256, 8, 2048, 4, 2, 64, 2, 4, 64, 1024, 4, 512, 8192),
+    # For long contexts: the mid-size model, and one of the same sizes with attention in every layer.
+    "hybrid": PLAIN["mid"],
+    "attention": replace(PLAIN["mid"], interval=1),
     "quick": Preset(256, 4, 2048, 4, 2, 64, 2, 4, 64, 256, 4, 256, 8192),
 }
 

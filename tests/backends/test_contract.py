@@ -350,7 +350,7 @@ def test_a_closed_engine_says_so(open_local, engine):
         closed.chat("hello")
 
 
-@pytest.mark.parametrize("context", [0, 513])
+@pytest.mark.parametrize("context", [0, 2049])
 def test_the_context_is_between_1_and_the_models(open_local, engine, context):
     if engine.info.backend == "scripted":
         pytest.skip("has no model")

@@ -79,3 +79,24 @@ def test_a_gguf_file(qwen35, sighted, tmp_path):
     assert refused.err.startswith("qwen35: tiny.gguf needs 0.5 GB of memory, 0.4 GB are free: take a smaller quant")
     for options in (("--model", str(file), "--machine", "m3-max-48"), ("--gpu", "24GB")):
         assert qwen35("plan", *options).status == 2
+
+
+@pytest.mark.parametrize(
+    ("context", "yarn", "kv_bits", "per_token"),
+    [(262144, 1, None, 30720), (524288, 2, None, 30720), (1010000, 4, None, 30720), (1010000, 4, 8, 16320),
+     (1010000, 4, 4, 8640)],
+)  # fmt: skip
+def test_long_contexts_are_planned_in_memory(context, yarn, kv_bits, per_token):
+    """30 KiB a token in bfloat16, with room for a buffer that grows: 9.4 GB at 262,144, 39 GB at a million."""
+    found = describe("397b", "64GB", context, None, kv_bits)
+    assert (found["context"], found["yarn"], found["kv_bytes_per_token"]) == (context, yarn, per_token)
+    (kv,) = (size for name, size in found["reserved_bytes"].items() if name.startswith("keys and values"))
+    assert kv == pytest.approx(context * per_token * 1.25, rel=1e-3)
+    assert found["total_bytes"] <= 64e9
+
+
+def test_longer_contexts_than_yarn_has_are_refused():
+    with pytest.raises(UsageError, match="from 1 to 1048576 tokens, with YaRN 4x, not 1048577"):
+        describe("397b", "64GB", 1048577, None)
+    with pytest.raises(MemoryPlanError, match="with a context of 1010000 tokens"):
+        describe("397b", "24GB", 1010000, None)

@@ -8,22 +8,24 @@ import numpy as np
 
 from ...chat.tokenizer import Tokenizer
 from ...checkpoint.files import Checkpoint
-from ...engine import EngineInfo, ImagePart, Seen, Session, VideoPart
+from ...checkpoint.identity import fingerprint
+from ...engine import EngineInfo, ImagePart, Seen, VideoPart
 from ...errors import ContextError, MediaError, MemoryPlanError, UsageError
 from ...events import Progress
 from ...gguf.convert import Types, convert, convert_vision, has_vision
 from ...gguf.model import VISION_PREFIX, GgufModel
 from ...gguf.vision import find_vision
 from ...gguf.vocabulary import to_spec
-from ..local import LocalEngine
+from ..kept import Identity
+from ..local import LocalEngine, LocalSession
 from ..prefix import Landmarks
 from .eyes import Eyes
 from .handle import Context, Model, check_tokens
-from .library import ggml, load
+from .library import ggml, library_version, load
 from .machine import this_machine
 from .plan import SPARE, Wishes, make_plan
 from .probe import Probe
-from .session import LlamaSession
+from .session import Buffers, LlamaSession
 
 CONVERTED_AT_ONCE = 2**30  # bytes: some seconds
 
@@ -63,6 +65,7 @@ class LlamaCppEngine(LocalEngine):
             if on_progress is not None:
                 on_progress(Progress("load", int(fraction * gguf.nbytes), gguf.nbytes, "bytes", self.plan.parts))
 
+        self._fingerprint = fingerprint(*gguf.files)
         self._model = Model(C, gguf, self.plan, report)
         self._eyes = Eyes(part, self._model) if part else None
         self.info = EngineInfo(
@@ -96,7 +99,7 @@ class LlamaCppEngine(LocalEngine):
             )
         return LlamaSession(Context(self._model), Landmarks.of(tokenizer or self.tokenizer), self._eyes)
 
-    def branch(self, session: Session, ids: Sequence[int]) -> Session:
+    def branch(self, session: LocalSession, ids: Sequence[int]) -> LlamaSession:
         assert isinstance(session, LlamaSession)
         return session.branch(Context(self._model), ids)
 
@@ -111,6 +114,17 @@ class LlamaCppEngine(LocalEngine):
         """Give the vision part's memory back. It is loaded when the next picture comes."""
         if self._eyes is not None:
             self._eyes.release()
+
+    def identity(self) -> Identity:
+        terms = {
+            "KV cache type": self.plan.cache_type,
+            "flash attention": self.plan.flash_attention,
+            "llama.cpp": library_version(),
+        }
+        return Identity(self.info.model, self._fingerprint, terms)
+
+    def memory(self) -> Buffers:
+        return Buffers()
 
     def logits(self, ids: Sequence[int], chunk: int = 512) -> np.ndarray:
         """Teacher-forced logits, float32 [T, vocab_size]: row t is for the token after ids[: t + 1]."""

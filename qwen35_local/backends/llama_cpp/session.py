@@ -1,15 +1,18 @@
 """One timeline in llama.cpp. The KV cache can be cut back anywhere, the recurrent state only to a checkpoint."""
 
+import ctypes
 import resource
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...engine import Prompt, Reuse, Span
+from ...errors import SessionError
 from ...model.positions import positions_of
+from ...sessions.file import Array, Entry
 from ..prefix import Landmarks, common_prefix, longest, places, survivors
 from .eyes import Eyes
 from .handle import Context, check_tokens
@@ -25,6 +28,18 @@ class Checkpoint:
     tokens: int
     position: int
     state: Any
+
+
+class Buffers:
+    """Memory for saved states, by name."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Any] = {}
+
+    def room(self, entry: Entry) -> memoryview:
+        """The writable bytes of a new buffer."""
+        self.arrays[entry.name] = (ctypes.c_uint8 * entry.nbytes)()
+        return memoryview(self.arrays[entry.name]).cast("B")
 
 
 class LlamaSession:
@@ -160,6 +175,26 @@ class LlamaSession:
 
     def advance(self, token: int) -> None:
         self._feed([token])
+
+    def dump(self) -> tuple[dict[str, Any], Iterator[Array]]:
+        """(what to know of the state, its arrays), with the checkpoints that help most; good until the next call."""
+        best = places(self._ids, self._landmarks)[1]
+        checkpoints = [kept for kept in self._checkpoints if kept.tokens in best]
+        states = [("state", self._context.save_all()), *((f"at.{kept.tokens}", kept.state) for kept in checkpoints)]
+        arrays = (Array(name, "uint8", (len(state),), memoryview(state).cast("B")) for name, state in states)
+        meta = {"position": self._position, "checkpoints": [[kept.tokens, kept.position] for kept in checkpoints]}
+        return meta, arrays
+
+    def revive(self, ids: Sequence[int], meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+        """Be what `dump` told of, but for its logits. Raises SessionError."""
+        self._reset()
+        if not self._context.restore_all(arrays["state"]):
+            self._reset()
+            raise SessionError("llama.cpp does not take the saved state back: it is of another build or model")
+        self._ids, self._position = list(ids), meta["position"]
+        self._checkpoints = [
+            Checkpoint(tokens, position, arrays[f"at.{tokens}"]) for tokens, position in meta["checkpoints"]
+        ]
 
     def stats(self) -> dict[str, Any]:
         """`peak_memory` is the process's: the library does not say its own."""
