@@ -11,7 +11,7 @@ from pathlib import Path
 from .layout import Extent
 
 MERGE = 8 << 20  # bytes; a read of this size is at full speed on every disk measured
-SPLIT = 1 << 20  # bytes; smaller reads are slower than the queue they fill
+SPLIT = 256 << 10  # bytes; large enough for full speed, and small experts come one after another, not all at the end
 PAGE = 16 << 10  # bytes; splits stay on page boundaries of the file for direct I/O
 VECTORS = 64  # destinations of one preadv; systems allow 1024
 
