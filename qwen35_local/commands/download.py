@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config import Settings
 from ..errors import MemoryPlanError, StorageError, UsageError
-from ..hub.catalog import Build, find_build, too_small
+from ..hub.catalog import Build, find_build, release_of, too_small
 from ..hub.download import PROBED, begun, download, made_by, measure_rate, plan_download
 from ..hub.machine import this_machine
 from ..hub.manifest import Manifest
@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
     if args.builds:
         show_builds(machine, free, args.json)
         return 0
+    if args.quant and not args.repo:
+        args.repo = release_of(args.name)
     build = None if args.repo else find_build(args.name, machine, free)
     if build is not None and not args.anyway and (problem := too_small(build, machine)):
         raise MemoryPlanError(

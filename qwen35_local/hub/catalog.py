@@ -59,7 +59,8 @@ _GGUF_397B = {
     "Q8_0": 421.5,
 }  # fmt: skip
 _GGUF_35B = {"UD-Q2_K_XL": 13.2, "UD-Q3_K_XL": 17.9, "UD-Q4_K_XL": 23.1, "Q8_0": 37.8}
-RELEASE = "Qwen/Qwen3.5-397B-A17B"
+RELEASES = {"397b": "Qwen/Qwen3.5-397B-A17B", "122b": "Qwen/Qwen3.5-122B-A10B", "35b": "Qwen/Qwen3.5-35B-A3B"}
+RELEASE = RELEASES["397b"]
 BUILDS: tuple[Build, ...] = (
     Build("397b", "4bit", "mlx", "mlx-community/Qwen3.5-397B-A17B-4bit", round(223.9 * GB), round(223.9 * GB)),
     Build("397b", "mxfp4", "convert", RELEASE, round(215.1 * GB), 807 * GB, quant="mxfp4"),
@@ -72,6 +73,16 @@ BUILDS: tuple[Build, ...] = (
     *_gguf("35b", "unsloth/Qwen3.5-35B-A3B-GGUF", _GGUF_35B, "*-{}.gguf"),
 )
 MODELS = tuple(dict.fromkeys(build.model for build in BUILDS))
+
+
+def release_of(name: str) -> str:
+    """The bfloat16 release of a model, for a recipe of the user's own. Raises UsageError."""
+    model, _, wanted = name.lower().partition(":")
+    if wanted:
+        raise UsageError(f"{name} names a build, and --quant another packing: use `{model} --quant …`", "quant")
+    if model not in RELEASES:
+        raise UsageError(f"no model {name!r} in the catalogue: choose {', '.join(MODELS)}, or use --repo OWNER/NAME")
+    return RELEASES[model]
 
 
 def find_build(name: str, machine: Machine, free: int) -> Build:

@@ -65,6 +65,17 @@ def test_the_catalogue_and_what_fits(home, capsys, monkeypatch):
     assert (code, "cannot reach http://127.0.0.1:9" in out) == (2, True)
 
 
+def test_a_packing_of_ones_own_is_made_of_the_release(hub, capsys):
+    nowhere = ("--endpoint", hub.endpoint)
+    for name, repo in (("397b", "Qwen/Qwen3.5-397B-A17B"), ("35b", "Qwen/Qwen3.5-35B-A3B")):
+        code, out = command(capsys, "download", name, "--quant", "affine6", *nowhere)
+        assert (code, f"has no repository {repo}" in out) == (2, True)
+    code, out = command(capsys, "download", "397b:4bit", "--quant", "mixed", *nowhere)
+    assert (code, "use `397b --quant …`" in out) == (2, True)
+    code, out = command(capsys, "download", "7b", "--quant", "mixed", *nowhere)
+    assert (code, "choose 397b, 122b, 35b" in out) == (2, True)
+
+
 def test_what_is_there_but_was_made_otherwise(release, hub, home, capsys):
     """Another packing, other rules or other files of one repository are not what was asked for."""
     hub.files = dict(release)
