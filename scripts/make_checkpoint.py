@@ -314,13 +314,15 @@ def write_skeleton(path: Path, p: Preset, shards: int) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     specs = [(name, shape, "F32" if name.endswith(EXACT) else "BF16") for name, shape, _ in (*tensors(p), *tower(p))]
     sizes = [math.prod(shape) * (4 if dtype == "F32" else 2) for _, shape, dtype in specs]
-    starts = np.cumsum(sizes) - sizes
-    weight_map = {}
+    total, start, weight_map = sum(sizes), 0, {}
+    chosen: list[list[tuple[str, tuple[int, ...], str, int]]] = [[] for _ in range(shards)]
+    for spec, nbytes in zip(specs, sizes, strict=True):
+        chosen[start * shards // total].append((*spec, nbytes))
+        start += nbytes
     for shard in range(shards):
         file = f"model.safetensors-{shard + 1:05d}-of-{shards:05d}.safetensors"
-        chosen = [i for i in range(len(specs)) if starts[i] * shards // sum(sizes) == shard]
         header, at = {}, 0
-        for name, shape, dtype, nbytes in ((*specs[i], sizes[i]) for i in chosen):
+        for name, shape, dtype, nbytes in chosen[shard]:
             header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + nbytes]}
             weight_map[name], at = file, at + nbytes
         text = json.dumps(header).encode()
