@@ -12,7 +12,7 @@ from .delta_net import GatedDeltaNet
 from .fusion import Fused
 from .kv_format import PLAIN, KvFormat
 from .layers import RMSNorm
-from .moe import Experts, Guess, MoE, Routed, route
+from .moe import Experts, Guess, MoE, Routed
 from .mtp import Mtp
 from .rope import Rope
 from .state import Recurrent, Snapshot, State
@@ -49,8 +49,10 @@ class Layer:
         return h + y.reshape(h.shape)
 
     def experts_of(self, h: mx.array) -> mx.array:
-        """The experts that this layer's router would take for h [1, 1, H], the residual of the layer before."""
-        return route(self.mlp.router.linear(self.post_attention_layernorm(h)[0]), self.mlp.top_k)[0][0]
+        """The experts that this layer's router would take for h [1, 1, H], the residual of the layer before; likeliest
+        first, because only some of them are read ahead."""
+        logits = self.mlp.router.linear(self.post_attention_layernorm(h)[0])[0]
+        return mx.argsort(-logits)[: self.mlp.top_k]
 
 
 class Qwen35:

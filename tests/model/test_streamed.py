@@ -171,6 +171,15 @@ def test_all_slots_means_no_reads_and_no_waits(checkpoint):
         mx.eval(hidden)
 
 
+def test_the_likeliest_are_guessed_first(checkpoint):
+    """Two of a layer are read ahead, so the order matters."""
+    model = load(checkpoint())
+    layer, h = model.layers[3], mx.random.normal((1, 1, 128), key=mx.random.key(1))
+    logits = np.array(layer.mlp.router.linear(layer.post_attention_layernorm(h)))[0, 0]
+    guessed = np.array(layer.experts_of(h)).tolist()
+    assert guessed == np.argsort(-logits).tolist()[:4] != sorted(guessed)
+
+
 def test_memory_given_back_and_taken_again_changes_no_bit(checkpoint):
     """The governor resizes banks between passes, from complete to a few slots and back."""
     path = checkpoint()
