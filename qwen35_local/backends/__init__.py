@@ -45,14 +45,14 @@ def open_engine(
         from .llama_cpp.engine import open_llama_cpp
         from .llama_cpp.plan import Wishes
 
-        for name, value in (("memory", memory), ("streaming", streaming), ("kv_bits", kv_bits)):
+        for name, value in (("memory", memory), ("streaming", streaming)):
             if value is not None:
-                raise UsageError(f"{name} is an option of the backend mlx: llama.cpp has cpu_experts and dtype", name)
+                raise UsageError(f"{name} is an option of the backend mlx: llama.cpp has cpu_experts", name)
         if speculate not in ("off", "auto"):
             raise UsageError("speculate is an option of the backend mlx", "speculate")
         if reproducible:
             raise UsageError("reproducible is an option of the backend mlx", "reproducible")
-        wishes = Wishes(context, dtype, gpu_layers, cpu_experts, threads)
+        wishes = Wishes(context, dtype, gpu_layers, cpu_experts, threads, kv_bits)
         return open_llama_cpp(gguf or find_model(model), wishes, on_progress)
     for name, value in (("gpu_layers", gpu_layers), ("cpu_experts", cpu_experts), ("threads", threads)):
         if value not in ("auto", None):

@@ -60,6 +60,27 @@ def test_both_backends_go_on(open_local, tmp_path):
         engine.keep("notes", tmp_path)
 
 
+def test_llama_cpp_goes_on_exactly(open_local, tmp_path):
+    with open_local("llama.cpp") as engine:
+        talk(engine, tmp_path, ["One", "Two"])
+        ids = list(engine.sessions[-1].ids)
+        fresh = engine.open_session()
+        for _ in fresh.sync(ids):
+            pass
+        fresh.advance(5)
+        expected = fresh.logits().copy()
+        fresh.close()
+    with open_local("llama.cpp") as engine:
+        engine.keep("notes", tmp_path)
+        session = engine.sessions[-1]
+        assert list(session.ids) == ids
+        session.advance(5)
+        np.testing.assert_allclose(session.logits(), expected, atol=2e-4)
+    refusal = "was saved with KV cache type 0, and this is 8"
+    with open_local("llama.cpp", kv_bits=8, dtype="auto") as engine, pytest.raises(SessionError, match=refusal):
+        engine.keep("notes", tmp_path)
+
+
 def test_logits_after_resuming_are_those_before(open_local, tmp_path):
     with open_local("mlx") as engine:
         talk(engine, tmp_path, ["One"])

@@ -217,6 +217,22 @@ def test_a_model_in_parts_is_whole_by_any_of_them(engine, tiny_gguf, tmp_path, m
         qwen35_local.open(files[0])
 
 
+@pytest.mark.parametrize(("bits", "nbytes"), [(16, 64), (8, 34), (4, 18)])
+def test_keys_and_values_in_fewer_bits(engine, tiny_gguf, golden, bits, nbytes):
+    ids = golden["F32.ids"].tolist()
+    with qwen35_local.open(tiny_gguf, kv_bits=bits, threads=1) as packed:
+        packed_size, size = (one.plan.parts["keys and values of 512 tokens"] for one in (packed, engine))
+        assert packed_size * 128 == size * nbytes
+        apart = np.abs(packed.logits(ids) - engine.logits(ids)).max()
+        assert 0 < apart < {16: 0.05, 8: 0.5, 4: 2}[bits]
+        session = packed.open_session()
+        for _ in session.sync(ids):
+            pass
+        if bits > 4:
+            assert session.logits().argmax() == golden["F32.greedy"][0]
+        session.close()
+
+
 def test_experts_stay_in_memory_by_layer(tiny_gguf):
     """The struct that says so is not declared by the binding: only the library can tell whether it is as it should be.
     Without a GPU the layers go nowhere, and the library says of every tensor where it was told to put it."""

@@ -125,6 +125,9 @@ def test_wishes_are_kept_or_refused():
         ({"gpu_layers": -1}, "gpu_layers must be auto or a number of layers, not -1"),
         ({"threads": 0}, "threads must be at least 1"),
         ({"dtype": "int8"}, "dtype must be auto, float32"),
+        ({"dtype": "q8_0"}, "dtype must be auto, float32"),
+        ({"kv_bits": 3}, "kv_bits must be 16, 8, 4 or none, not 3"),
+        ({"kv_bits": 8, "dtype": "float16"}, "dtype float16 and kv_bits 8 both say how"),
         ({"context": 300_000}, "context must be from 1 to the model's 262144 tokens, not 300000"),
     )
     for wishes, message in refused:
@@ -163,6 +166,16 @@ def test_the_line_to_type_depends_on_the_machine():
     wheels = install_hint(gpu=True, system="Linux", toolkit=False)
     assert wheels.startswith(f"{line} --only-binary llama-cpp-python --extra-index-url https://")
     assert "CUDA" not in install_hint(gpu=True, system="Darwin")
+
+
+def test_a_packed_cache_is_small():
+    model = model_397b()
+    plans = [make_plan(model, machine(512), Wishes(200_000, kv_bits=bits)) for bits in (16, 8, 4)]
+    wide, half, quarter = (plan.parts["keys and values of 200000 tokens"] for plan in plans)
+    assert wide == 200_000 * 30 * 1024
+    assert half / wide == 34 / 64
+    assert quarter / wide == 18 / 64
+    assert [plan.flash_attention for plan in plans] == [-1, 1, 1]
 
 
 @pytest.mark.parametrize("gpus", [(), (24,), (8,), (24, 24)])

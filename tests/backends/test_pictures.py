@@ -151,6 +151,27 @@ def test_a_prompt_cancelled_inside_a_picture_goes_on(engine):
         session.close()
 
 
+@pytest.mark.parametrize("backend", ["mlx", "llama.cpp"])
+def test_a_conversation_about_a_picture_goes_on_in_another_process(open_seeing, backend, tmp_path):
+    """Positions lag behind tokens from the first picture on, in the state and in every snapshot of it."""
+    first = [Message("system", "Look."), asked(picture(2, 256, 160), "what is this?")]
+    later, other = Message("user", "and where?"), asked(picture(2, 256, 160), "is it red?")
+    with open_seeing(backend) as engine:
+        kept = engine.keep("seen", tmp_path)
+        said = [*first, engine.complete(first, **GREEDY).message]
+        kept.remember(said)
+    with open_seeing(backend) as engine:
+        kept = engine.keep("seen", tmp_path)
+        assert kept.resumed > 40
+        again = engine.complete([*kept.messages, later], **GREEDY)
+        assert again.done.usage.cached_tokens > 40
+        before = engine.complete([first[0], other], **GREEDY)  # from a snapshot before or behind the picture
+        assert before.done.usage.cached_tokens > 0
+    with open_seeing(backend) as engine:
+        assert engine.complete([*said, later], **GREEDY).text == again.text
+        assert engine.complete([first[0], other], **GREEDY).text == before.text
+
+
 def test_eyes_can_be_closed_and_opened(engine):
     before = engine.complete([asked(picture(7))], **GREEDY)
     engine.release_vision()

@@ -14,8 +14,12 @@ from .machine import Machine
 
 GB = 10**9
 Auto = Literal["auto"]
-# KV-cache dtype -> (ggml_type, bytes of a value).
-CACHE_TYPES = {"float32": (0, 4), "float16": (1, 2), "bfloat16": (30, 2)}
+# KV-cache dtype -> (ggml_type, bytes of 32 values: packed types have blocks of them).
+CACHE_TYPES = {"float32": (0, 128), "float16": (1, 64), "bfloat16": (30, 64), "q8_0": (8, 34), "q4_0": (2, 18)}
+DTYPES = ("float32", "float16", "bfloat16")
+KV_BITS = {16: "float16", 8: "q8_0", 4: "q4_0"}
+# Off where exactness counts; on where values are packed, which the library does with it alone; elsewhere it chooses.
+FLASH = {"float32": 0, "q8_0": 1, "q4_0": 1}
 # Times the weights in memory: repacked for the CPU they are copies that cannot make way, and a machine should have
 # room left to cache most of the file, or each start reads it from disk again.
 REPACK = 1.7
@@ -28,13 +32,22 @@ MIN_CONTEXT = 4096
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the user asked for. `gpu_layers`: layers on the GPU; `cpu_experts`: layers whose experts stay in memory."""
+    """What the user asked for. `gpu_layers`: layers on the GPU; `cpu_experts`: layers whose experts stay in memory;
+    `dtype` or `kv_bits`: how keys and values are kept."""
 
     context: int | None = None
     dtype: str = "auto"
     gpu_layers: int | Auto = "auto"
     cpu_experts: int | Auto = "auto"
     threads: int | None = None
+    kv_bits: int | None = None
+
+    @property
+    def cache(self) -> str:
+        """The dtype of keys and values."""
+        if self.kv_bits is not None:
+            return KV_BITS[self.kv_bits]
+        return "float16" if self.dtype == "auto" else self.dtype
 
     def __post_init__(self) -> None:
         for name in ("gpu_layers", "cpu_experts"):
@@ -43,8 +56,15 @@ class Wishes:
                 raise UsageError(f"{name} must be auto or a number of layers, not {value!r}", name)
         if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
             raise UsageError(f"threads must be at least 1, not {self.threads!r}", "threads")
-        if self.dtype not in ("auto", *CACHE_TYPES):
-            raise UsageError(f"dtype must be auto, {' or '.join(CACHE_TYPES)}, not {self.dtype!r}", "dtype")
+        if self.dtype not in ("auto", *DTYPES):
+            raise UsageError(f"dtype must be auto, {' or '.join(DTYPES)}, not {self.dtype!r}", "dtype")
+        if self.kv_bits not in (None, *KV_BITS):
+            raise UsageError(f"kv_bits must be {', '.join(map(str, KV_BITS))} or none, not {self.kv_bits!r}", "kv_bits")
+        if self.kv_bits is not None and self.dtype != "auto":
+            raise UsageError(
+                f"dtype {self.dtype} and kv_bits {self.kv_bits} both say how llama.cpp keeps keys and values: give one",
+                "kv_bits",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +98,7 @@ def make_plan(model: GgufModel, machine: Machine, wishes: Wishes, vision: int = 
 
     MemoryPlanError when it does not fit, UsageError when a wish cannot be met.
     """
-    dtype = "float16" if wishes.dtype == "auto" else wishes.dtype
-    sizes = _Sizes.of(model, dtype)
+    sizes = _Sizes.of(model, wishes.cache)
     fixed = sizes.fixed + vision
     room = machine.total - fixed - SPARE - len(machine.gpus) * GPU_SPARE
     context = _context(model, wishes.context, sizes, room)
@@ -102,8 +121,8 @@ def make_plan(model: GgufModel, machine: Machine, wishes: Wishes, vision: int = 
         raise MemoryPlanError(_too_large(model, memory, gpu_memory, machine))
     return Plan(
         context=context,
-        cache_type=CACHE_TYPES[dtype][0],
-        flash_attention=0 if dtype == "float32" else -1,
+        cache_type=CACHE_TYPES[wishes.cache][0],
+        flash_attention=FLASH.get(wishes.cache, -1),
         gpu_layers=gpu_layers,
         cpu_experts=cpu_experts,
         repack=memory + (REPACK - 1) * (sizes.weights - gpu_memory) <= machine.memory,
@@ -144,7 +163,7 @@ class _Sizes:
         interval = model.number("full_attention_interval", 4)
         attention = sum((i + 1) % interval == 0 for i in range(model.layers))
         heads, head_dim = model.number("attention.head_count_kv"), model.number("attention.key_length")
-        token = attention * heads * (head_dim + model.number("attention.value_length")) * CACHE_TYPES[dtype][1]
+        token = attention * heads * (head_dim + model.number("attention.value_length")) * CACHE_TYPES[dtype][1] // 32
         state, inner = model.number("ssm.state_size"), model.number("ssm.inner_size")
         channels = inner + 2 * model.number("ssm.group_count") * state
         recurrent = (model.layers - attention) * 4 * (state * inner + 3 * channels)
