@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import qwen35_local
+from qwen35_local.backends.llama_cpp.engine import LlamaCppEngine
 from qwen35_local.backends.llama_cpp.handle import Model
 from qwen35_local.backends.llama_cpp.library import LOG, load
 from qwen35_local.backends.llama_cpp.machine import Machine
@@ -221,6 +222,7 @@ def test_a_model_in_parts_is_whole_by_any_of_them(engine, tiny_gguf, tmp_path, m
 def test_keys_and_values_in_fewer_bits(engine, tiny_gguf, golden, bits, nbytes):
     ids = golden["F32.ids"].tolist()
     with qwen35_local.open(tiny_gguf, kv_bits=bits, threads=1) as packed:
+        assert isinstance(packed, LlamaCppEngine)
         packed_size, size = (one.plan.parts["keys and values of 512 tokens"] for one in (packed, engine))
         assert packed_size * 128 == size * nbytes
         apart = np.abs(packed.logits(ids) - engine.logits(ids)).max()
