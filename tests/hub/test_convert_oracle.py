@@ -17,7 +17,7 @@ pytestmark = pytest.mark.oracle
 def test_mlx_lm_opens_it(tmp_path, name):
     from mlx_lm.utils import load_model  # pyright: ignore[reportMissingImports]
 
-    release = make_checkpoint.write(tmp_path / "src", "tiny", "BF16")
+    release = make_checkpoint.write(tmp_path / "src", "tiny", "BF16", vision=True)
     out = convert_directory(release, tmp_path / "out", recipe(name), Parts(), meter())
     model, _ = load_model(out)
     model.set_dtype(mx.float32)
@@ -31,7 +31,7 @@ def test_mlx_lm_opens_it(tmp_path, name):
 def test_the_bits_are_those_of_mlx_lm(tmp_path, name, mode):
     from mlx_lm.utils import load_model, quantize_model  # pyright: ignore[reportMissingImports]
 
-    release = make_checkpoint.write(tmp_path / "src", "tiny", "BF16")
+    release = make_checkpoint.write(tmp_path / "src", "tiny", "BF16", vision=True)
     ours = all_tensors(convert_directory(release, tmp_path / "out", recipe(name), Parts(), meter()))
     model, config = load_model(release)
     default = recipe(name).default
