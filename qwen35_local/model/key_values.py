@@ -9,6 +9,7 @@ from .kv_format import GROUP, PLAIN, KvFormat
 
 STEP = 256  # tokens by which the buffers grow
 ROWS = 16  # queries from which numpy's products win on a CPU
+LONG = 4096  # tokens from which they win for any number of queries
 
 
 class KeyValues:
@@ -32,7 +33,7 @@ class KeyValues:
         if self.format.quantised:
             return self._attend_packed(q, parts)
         keys, values = (part.astype(q.dtype) for part in parts)
-        if q.shape[2] >= ROWS and blas.on_cpu(q, ROWS):
+        if _wins_in_numpy(q, seen):
             return _in_numpy(q, keys, values)
         mask = "causal" if q.shape[2] > 1 else None
         return mx.fast.scaled_dot_product_attention(q, keys, values, scale=q.shape[3] ** -0.5, mask=mask)
@@ -78,9 +79,15 @@ def _written(buffer: mx.array | None, new: mx.array, start: int) -> mx.array:
     return buffer
 
 
+def _wins_in_numpy(q: mx.array, seen: int) -> bool:
+    return (q.shape[2] >= ROWS or seen >= LONG) and blas.on_cpu(q, 1)
+
+
 def _in_numpy(q: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-    """Causal attention of many queries [B, heads, T, D] on a CPU."""
+    """Causal attention of q [B, heads, T, D] on a CPU."""
     B, _, T, D = q.shape
+    if T == 1:  # the heads that share keys are the rows of one product
+        return blas.attention(q.reshape(B, keys.shape[1], -1, D), keys, values, D**-0.5).reshape(q.shape)
     grouped = q.reshape(B, keys.shape[1], -1, T, D)
     return blas.attention(grouped, keys[:, :, None], values[:, :, None], D**-0.5, causal=True).reshape(q.shape)
 

@@ -180,6 +180,8 @@ class StateFile:
         try:
             with self.path.open("rb") as file, ThreadPoolExecutor(WORKERS) as pool:
                 under_way = []
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
                 for entry in self.entries:
                     target = room(entry)
                     for block, begin in zip(entry.blocks, _begins(entry.blocks), strict=True):

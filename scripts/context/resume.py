@@ -28,7 +28,7 @@ class Model:
         return State(replace(RELEASED, layer_types=RELEASED.layer_types * BLOCKS), mx.bfloat16)
 
 
-def measured(directory: Path, tokens: int, rounds: int, compress: bool = False) -> dict[str, Any]:
+def measured(directory: Path, tokens: int, rounds: int) -> dict[str, Any]:
     """Seconds of writing, of reading the file alone, and of resuming up to the choice of the first token, in turns."""
     model, path = Model(), directory / "bench.state"
     state = filled(model.new_state(), tokens, RELEASED, mx.bfloat16)
@@ -36,7 +36,7 @@ def measured(directory: Path, tokens: int, rounds: int, compress: bool = False) 
     logits = mx.random.normal((RELEASED.vocab_size,))
     expected = int(np.array(logits).argmax())
     began = perf_counter()
-    size = write(path, describe(state, snapshots), arrays_of(state, snapshots, logits), compress)
+    size = write(path, describe(state, snapshots), arrays_of(state, snapshots, logits))
     writing = perf_counter() - began
     del state, snapshots
     mx.clear_cache()

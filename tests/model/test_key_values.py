@@ -41,6 +41,17 @@ def test_attention_is_that_of_float64(bits, error, pieces):
     assert bits in (None, 16) or worst > error / 100, "so few bits cannot be exact"
 
 
+@pytest.mark.parametrize(("bits", "error"), [(None, 2e-6), (8, 2e-2)])
+@pytest.mark.parametrize("T", [1, 3])
+def test_few_queries_of_a_long_context(bits, error, T):
+    q, k, v = some(4500)
+    state = KeyValues(KvFormat(bits))
+    state.append(mx.array(k[None]), mx.array(v[None]))
+    exact = attended(q[:, -T:], k, v)
+    found = np.array(state.attend(mx.array(q[None, :, -T:]), 4500))[0]
+    assert np.abs(found - exact).max() <= error * np.abs(exact).max()
+
+
 @pytest.mark.parametrize("bits", [None, 16, 8, 4])
 def test_they_take_what_is_planned(bits):
     state, format = KeyValues(KvFormat(bits)), KvFormat(bits)
