@@ -73,13 +73,18 @@ def float32(source: Path, to: Path) -> Path:
 def ask(port: int, model: str, messages: Body) -> tuple[Reply, float]:
     """The reply, and the seconds that it took."""
     body = {"model": model, "messages": messages, "tools": tools(), "temperature": 0, "max_tokens": MOST}
-    began = time.perf_counter()
-    connection = HTTPConnection("127.0.0.1", port, timeout=600)
-    try:
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
-        answer = json.loads(connection.getresponse().read())
-    finally:
-        connection.close()
+    status, began = 503, 0.0
+    answer: Any = {}
+    while status == 503:  # it may be loading still
+        began = time.perf_counter()
+        connection = HTTPConnection("127.0.0.1", port, timeout=600)
+        try:
+            connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            status, answer = response.status, json.loads(response.read())
+        finally:
+            connection.close()
+        time.sleep(status == 503)
     if "choices" not in answer:
         raise SystemExit(f"the server refused: {answer}")
     usage, message = answer["usage"], answer["choices"][0]["message"]
