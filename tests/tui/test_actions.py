@@ -106,6 +106,10 @@ async def test_app_and_chat_screen(drive, tmp_path: Path, monkeypatch: pytest.Mo
         assert isinstance(d.app.screen, HistoryScreen)
         await d.press("escape")
         tour.seen("slash('history')")
+        await tour.press("leave(-1)")
+        assert transcript.has_focus
+        await tour.press("leave(1)")
+        assert d.app.chat.composer.has_focus
         await tour.press("slash('new')")
         assert len(d.app.talk.tree) == 0
         await d.say("Again")

@@ -194,6 +194,10 @@ async def test_keys_typed_in_one_burst_keep_their_order(drive):
             d.app.post_message(events.Key(key, key if len(key) == 1 else None))
         await d.until(lambda: len(d.app.talk.tree) == 2 and not d.app.talk.busy)
         assert d.app.talk.tree.path()[0].text == "6 times 19"
+        for key in ("shift+tab", "up", "up"):
+            d.app.post_message(events.Key(key, None))
+        await d.until(lambda: d.app.chat.transcript.page.chosen == d.app.talk.tree.path()[0].id)
+        assert d.app.chat.composer.text == ""
 
 
 @run

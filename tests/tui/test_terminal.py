@@ -107,12 +107,12 @@ def terminals(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
 def test_a_first_evening(terminals: Callable[..., Terminal], tmp_path: Path):
     """First run, ask, edit and branch, a tool call, another chat, an old chat found again, leaving."""
     terminal = terminals()
-    terminal.start()
+    terminal.start("--temperature 0")
     terminal.until("miniature", "● ready")
     terminal.say("What is 17 + 25?", "42", "tokens at")
     terminal.press("C-e")
     terminal.until("editing")
-    terminal.press(*["BSpace"] * 3)
+    terminal.press(*["BSpace"] * 2)
     terminal.say("6?", "‹ 2/2 ›", "▌ What is 17 + 26?", "43")
     terminal.press("BTab", "Up", "Up", "Left")
     terminal.until("‹ 1/2 ›", "▌ What is 17 + 25?")

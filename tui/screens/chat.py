@@ -1,6 +1,7 @@
 """The main screen: the conversation, the composer, the pictures at the side, the status line."""
 
 from textual import on
+from textual.actions import SkipAction
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
@@ -39,6 +40,9 @@ class ChatScreen(Screen):
         Binding("f3", "slash('settings')", "Settings", id="settings"),
         Binding("f4", "slash('stats')", "Numbers", id="stats"),
         Binding("f5", "slash('model')", "Models", id="model"),
+        # With priority, so that what is typed next goes to what has the focus then, however busy the app is.
+        Binding("tab", "leave(1)", "To the next part", show=False, priority=True),
+        Binding("shift+tab", "leave(-1)", "To the part before", show=False, priority=True),
         Binding("pageup", "page(-1)", "Page up", show=False, priority=True, id="page_up"),
         Binding("pagedown", "page(1)", "Page down", show=False, priority=True, id="page_down"),
     ]
@@ -212,6 +216,11 @@ class ChatScreen(Screen):
 
     def action_fold_all(self) -> None:
         self.transcript.fold_all()
+
+    def action_leave(self, by: int) -> None:
+        if by > 0 and self.composer.suggesting and self.composer.has_focus:
+            raise SkipAction  # it takes the suggestion
+        (self.focus_next if by > 0 else self.focus_previous)()
 
     def action_page(self, by: int) -> None:
         if by < 0:
