@@ -6,6 +6,7 @@ from pathlib import Path
 
 from textual.app import App
 from textual.binding import Binding
+from textual.filter import Monochrome, NoColor
 
 from qwen35_local.bridge import OpenEngine
 
@@ -44,6 +45,8 @@ class ChatApp(App[None]):
     }
     OptionList > .option-list--option-highlighted { background: $panel; color: $foreground; text-style: none; }
     OptionList:focus > .option-list--option-highlighted { background: $panel; color: $foreground; text-style: none; }
+    ChatApp:nocolor OptionList > .option-list--option-highlighted { text-style: reverse; }
+    ChatApp:nocolor OptionList:focus > .option-list--option-highlighted { text-style: reverse; }
     Dialog OptionList:focus { border: none; }
     Dialog TextArea:focus { border: round $border; }
     Dialog Input:focus { border: none; border-bottom: solid $border; }
@@ -58,6 +61,8 @@ class ChatApp(App[None]):
         graphics: Graphics = "cells",
     ):
         super().__init__()
+        if self.no_color:  # Textual would send greys, which are colours too
+            self._filters = [one for one in self._filters if not isinstance(one, Monochrome)] + [NoColor()]
         self._data = data
         self._graphics: Graphics = graphics
         self.find_models = find_models
@@ -84,11 +89,13 @@ class ChatApp(App[None]):
         """Made when the terminal is known; screenshots of the app have all colours."""
         if self.is_headless or self._driver is None:
             return Painter()
-        graphics: Graphics = "cells" if self.no_color else self._graphics
+        if self.no_color:
+            return Painter("none")
+        graphics = self._graphics
         return Painter(depth_of(self.console.color_system), graphics, self._driver.write)
 
     def on_mount(self) -> None:
-        self.theme = self.preferences.theme
+        self._show_theme()
         if self.preferences.keys:
             self.set_keymap(dict(self.preferences.keys))
         self.chat = ChatScreen(self.host, self.talk, self.palette)
@@ -107,7 +114,11 @@ class ChatApp(App[None]):
         except OSError as error:
             self.chat.say(f"the settings could not be saved ({error})")
         if "theme" in changes:
-            self.theme = self.preferences.theme
+            self._show_theme()
+
+    def _show_theme(self) -> None:
+        """Without colours the terminal's own theme, which marks what is chosen by its attributes."""
+        self.theme = "ansi-dark" if self.no_color else self.preferences.theme
 
     def action_copy_or_stop(self) -> None:
         """Ctrl+C: copies what is selected, else stops an answer, else clears the composer; twice, it leaves."""

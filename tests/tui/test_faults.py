@@ -13,13 +13,17 @@ from pathlib import Path
 import pytest
 from driven import CALL, png, run
 from PIL import Image
+from rich.color import Color as RichColor
+from rich.segment import Segment
 from textual import events
+from textual.color import Color
 
 from qwen35_local.commands.chat import overrides
 from qwen35_local.errors import ModelNotFound
 from qwen35_local.events import Progress
 from tui.settings import Preferences
 
+DEFAULT = RichColor.default()
 ROOT = Path(__file__).parents[2]
 
 
@@ -130,8 +134,16 @@ async def test_101_no_color(drive, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NO_COLOR", "1")
     async with drive(["plain"]) as d:
         assert d.app.no_color
+        d.app.prefer(theme="qwen-light")
         await d.say("Hi")
         assert "plain" in d.text
+        await d.press("f3")
+        styles = [segment.style for line in d.app.screen._compositor.render_strips() for segment in line]
+        for one in d.app._filters:
+            styles = [s.style for s in one.apply([Segment("", style) for style in styles], Color.parse("black"))]
+        assert not [style for style in styles if style and not (style.color or DEFAULT).is_default]
+        assert not [style for style in styles if style and not (style.bgcolor or DEFAULT).is_default]
+        assert any(style and style.reverse for style in styles), "what is chosen cannot be told"
 
 
 def test_102_starts_and_leaves_in_a_terminal(tmp_path: Path):

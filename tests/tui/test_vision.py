@@ -197,6 +197,12 @@ def test_fewer_colours_are_dithered_from_the_palette(depth, first: int, last: in
     assert all(first <= number <= last for number in numbers)
 
 
+def test_without_colours_light_is_dense():
+    image = Image.linear_gradient("L").resize((1, 10)).convert("RGB")
+    assert [line.text for line in strips(image, "none")] == [" ", "░", "▒", "▓", "█"]
+    assert not any(segment.style for line in strips(image, "none") for segment in line)
+
+
 def test_thumbnails_fit_and_damage_is_harmless():
     media = Media("x", "image", png((400, 100)), (400, 100))
     lines = Painter().thumbnail(media, 20, 8)

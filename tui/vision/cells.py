@@ -14,7 +14,8 @@ from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from textual.strip import Strip
 
 HALF = "▀"
-Depth = Literal["truecolor", "256", "16"]  # how many colours the terminal has
+SHADES = " ░▒▓█"  # for a terminal without colours, from dark to light
+Depth = Literal["truecolor", "256", "16", "none"]  # how many colours the terminal has
 
 
 def fitted(size: tuple[int, int], columns: int, rows: int) -> tuple[int, int]:
@@ -30,6 +31,8 @@ def strips(image: Image.Image, depth: Depth = "truecolor") -> list[Strip]:
     if height % 2:
         image = image.crop((0, 0, width, height + 1))
         image.paste(image.crop((0, height - 1, width, height)), (0, height))
+    if depth == "none":
+        return _shades(image)
     if depth == "truecolor":
         raw = image.convert("RGB").tobytes()
         pixels = [Color.from_rgb(*raw[at : at + 3]) for at in range(0, len(raw), 3)]
@@ -41,6 +44,14 @@ def strips(image: Image.Image, depth: Depth = "truecolor") -> list[Strip]:
         cells = zip(pixels[top : top + width], pixels[top + width : top + 2 * width], strict=True)
         lines.append(Strip([Segment(HALF, Style(color=upper, bgcolor=lower)) for upper, lower in cells], width))
     return lines
+
+
+def _shades(image: Image.Image) -> list[Strip]:
+    """One character for two pixels, as dense as they are light."""
+    width, height = image.size
+    levels = image.convert("L").resize((width, height // 2), Image.Resampling.BOX).tobytes()
+    marks = "".join(SHADES[level * len(SHADES) // 256] for level in levels)
+    return [Strip([Segment(marks[at : at + width])], width) for at in range(0, len(marks), width)]
 
 
 def _first(depth: Depth) -> int:
