@@ -10,7 +10,7 @@ from textual.filter import Monochrome, NoColor
 
 from qwen35_local.bridge import OpenEngine
 
-from .chat.host import EngineHost
+from .chat.host import EngineHost, Remember
 from .chat.talk import Talk
 from .models import FindModels
 from .palette import Palette
@@ -26,7 +26,8 @@ from .vision.painter import Graphics, Painter
 class ChatApp(App[None]):
     """`data` is the folder of the history and the settings; None keeps nothing. `overrides` are the command line's.
 
-    `find_models` lists what `/model` offers; `graphics` is how the terminal can draw pictures.
+    `find_models` lists what `/model` offers; `graphics` is how the terminal can draw pictures; `remember` keeps what
+    was said in a session on disk.
     """
 
     TITLE = "qwen35"
@@ -59,6 +60,7 @@ class ChatApp(App[None]):
         overrides: dict | None = None,
         find_models: FindModels = list,
         graphics: Graphics = "cells",
+        remember: Remember | None = None,
     ):
         super().__init__()
         if self.no_color:  # Textual would send greys, which are colours too
@@ -68,7 +70,7 @@ class ChatApp(App[None]):
         self.find_models = find_models
         self.preferences, notice = Preferences.load(self._settings_path)
         self.preferences = replace(self.preferences, **(overrides or {}))
-        self.host = EngineHost(open_engine)
+        self.host = EngineHost(open_engine, remember)
         self.history = History(data / "history.sqlite3" if data else None)
         self.talk = Talk(self.host, self.history, lambda: self.preferences)
         self.talk.notice = " ".join(filter(None, [notice, self.talk.notice]))

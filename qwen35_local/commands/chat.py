@@ -20,6 +20,7 @@ from .run import continued
 from .terminal import standard_printer, summary
 
 if TYPE_CHECKING:
+    from tui.chat.host import EngineHost
     from tui.models import ModelChoice
 
     from ..backends.remote import RemoteEngine
@@ -67,12 +68,26 @@ def run_app(args: argparse.Namespace, options: dict[str, Any], settings: Setting
         overrides(options, args.system),
         partial(find_models, args, settings),
         "cells" if settings.web else ask_terminal(settings.graphics),
+        lambda messages: args.kept.remember(messages) if args.kept else None,
     )
+    args.kept = None
     app.run()
+    if app.host.running and args.session:
+        wait_for_session(app.host)
     if app.host.running:  # in the middle of a long step of the backend, which Python's own end would abort noisily
         sys.stdout.flush()
         os._exit(app.return_code or 0)
     return app.return_code or 0
+
+
+def wait_for_session(host: "EngineHost") -> None:
+    """The app left, and the model's state is being written, which takes as long as the state is large."""
+    print("saving the session (Ctrl+C leaves it as it was saved before)", file=sys.stderr)
+    try:
+        while host.running:
+            host.close(0.2)
+    except KeyboardInterrupt:
+        print("the session was not saved again", file=sys.stderr)
 
 
 def open_chat(args: argparse.Namespace, on_progress: Callable[[Progress], None]) -> Engine:

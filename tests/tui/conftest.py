@@ -13,6 +13,7 @@ from PIL import Image
 from qwen35_local.backends.scripted import Reply, ScriptedEngine
 from qwen35_local.chat.tokenizer import Tokenizer
 from tui.app import ChatApp
+from tui.chat.host import Remember
 from tui.render.blocks import parser
 
 parser()  # compiled once, so that the first test is not the slow one
@@ -31,6 +32,7 @@ def drive(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         vision: bool = False,
         open_engine: Callable[..., Any] | None = None,
         overrides: dict[str, Any] | None = None,
+        remember: Remember | None = None,
         **engine: Any,
     ) -> AsyncIterator[Driven]:
         engines: list[ScriptedEngine] = []
@@ -41,7 +43,7 @@ def drive(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             engines.append(made)
             return made
 
-        app = ChatApp(open_engine or opening, data, {"thinking": False, **(overrides or {})})
+        app = ChatApp(open_engine or opening, data, {"thinking": False, **(overrides or {})}, remember=remember)
         async with app.run_test(size=size) as pilot:
             await pilot.pause()
             driven = Driven(app, pilot, engines)

@@ -14,6 +14,7 @@ from driven import run
 from qwen35_local.backends.scripted import ScriptedEngine
 from qwen35_local.chat.tokenizer import Tokenizer
 from qwen35_local.commands import chat
+from qwen35_local.errors import SessionError
 from tui.models import ModelChoice
 from tui.screens.models import ModelScreen
 
@@ -57,6 +58,24 @@ async def test_changing_the_model_stops_the_answer_and_keeps_it(drive, tokenizer
         await d.until(lambda: d.app.host.info is not None)
         await d.say("Again")
         assert "new" in d.text
+
+
+@run
+async def test_what_was_said_is_kept_in_the_session_and_trouble_is_said(drive):
+    kept: list[list[str]] = []
+
+    def remember(messages) -> None:
+        assert threading.current_thread().name == "engine"
+        kept.append([message.text for message in messages])
+        if len(kept) == 2:
+            raise SessionError("no room for it")
+
+    async with drive(["one", "two"], remember=remember) as d:
+        await d.say("Hi")
+        await d.until(lambda: kept == [["Hi", "one"]])
+        await d.say("And?")
+        await d.until(lambda: "no room for it" in d.notice)
+        assert kept[1] == ["Hi", "one", "And?", "two"]
 
 
 @run

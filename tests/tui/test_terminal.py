@@ -199,6 +199,25 @@ def test_110_suspend_and_resume(terminals: Callable[..., Terminal]):
     terminal.say("What is 17 + 25?", "42")
 
 
+def test_a_session_is_resumed_with_its_state(terminals: Callable[..., Terminal]):
+    terminal = terminals()
+    terminal.start("--session evening --temperature 0")
+    terminal.say("What is 17 + 25?", "42")
+    terminal.press("C-q")
+    terminal.until("prompt>", gone="Ask anything")
+    terminal.start("--session evening --temperature 0")
+    terminal.press("F2")
+    terminal.until("2 messages")
+    terminal.press("Enter")
+    terminal.until("42", "● ready")
+    terminal.say("What is 17 + 26?", "43")
+    terminal.press("F4")
+    text = terminal.until("of them reused")
+    reused = re.search(r"of them reused +(\d+)", text)
+    assert reused
+    assert int(reused[1]) > 15
+
+
 @pytest.mark.parametrize(
     ("env", "coloured"),
     [({"NO_COLOR": "1"}, False), ({"TERM": "screen"}, True), ({"COLORTERM": "truecolor"}, True)],

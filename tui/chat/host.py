@@ -5,12 +5,12 @@ The app never waits for the engine: it looks at `state` and drains `Reply.events
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
-from qwen35_local.bridge import Answer, OpenEngine, Worker
-from qwen35_local.engine import ChatRequest, Engine, EngineInfo, ImagePart, Seen, VideoPart
+from qwen35_local.bridge import Answer, Gone, OpenEngine, Worker
+from qwen35_local.engine import ChatRequest, Engine, EngineInfo, ImagePart, Message, Seen, VideoPart
 from qwen35_local.errors import Qwen35Error
 from qwen35_local.events import Done, Event, Progress
 
@@ -41,6 +41,7 @@ class Failed:
 
 
 State = Loading | Ready | Failed
+Remember = Callable[[Sequence[Message]], None]
 
 
 class Reply:
@@ -86,10 +87,14 @@ class Reply:
 
 
 class EngineHost:
-    """Opens an engine in its thread and hands it one request after the other. `plan` is that of its memory."""
+    """Opens an engine in its thread and hands it one request after the other. `plan` is that of its memory.
 
-    def __init__(self, open_engine: OpenEngine):
+    `remember` keeps what was said, with the model's state, in a session on disk; it is called in the engine's thread.
+    """
+
+    def __init__(self, open_engine: OpenEngine, remember: Remember | None = None):
         self._worker = Worker(open_engine)
+        self._remember = remember
         self._began = monotonic()
         self.plan: Mapping[str, int] = {}
 
@@ -131,6 +136,18 @@ class EngineHost:
     async def look(self, part: ImagePart | VideoPart) -> Seen:
         """What the model sees of a picture, once it is loaded. Raises MediaError, or Gone if there is no engine."""
         return await self._worker.call(lambda engine: engine.look(part))
+
+    async def remember(self, messages: Sequence[Message]) -> str:
+        """Keep a conversation in the session, if there is one; a sentence if that failed."""
+        if (remember := self._remember) is None:
+            return ""
+        try:
+            await self._worker.call(lambda engine: remember(messages))
+        except Gone:
+            return ""  # closed or failed, which is said elsewhere
+        except (Qwen35Error, OSError) as error:
+            return f"the session could not be saved: {sentence(error)}"
+        return ""
 
     def close(self, timeout: float = 2.0) -> None:
         """Stop what runs and close the engine; waits `timeout` seconds at most. `running` says if it still does."""

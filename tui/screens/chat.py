@@ -147,6 +147,7 @@ class ChatScreen(Screen):
         live = self.talk.live
         if step.ended:
             self.redraw()
+            self.run_worker(self._remember(), exit_on_error=False)
         elif live is not None and (step.changed or live.reasoning):
             self.transcript.grow(live, step.text)
         if self.pictures.picked and not self.pictures.warning:
@@ -158,6 +159,11 @@ class ChatScreen(Screen):
         self.query_one(Status).tell(self._gauges.facts(state, self.talk, self._tick))
         if not self.has_class("-talking"):
             self.query_one(Welcome).tell(state, self._palette)
+
+    async def _remember(self) -> None:
+        messages = [turn.message for turn in self.talk.tree.path() if turn.status != "error"]
+        if not self.talk.busy and (trouble := await self.host.remember(messages)):
+            self.say(trouble)
 
     # --- typing and pictures
 
