@@ -16,6 +16,7 @@ from tui.store.history import History
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 90.0  # seconds; a loaded machine with two cores is slow to load a model
+BABBLE = "--temperature 50 --top-p 1 --top-k 0 --max-tokens 3000"  # any token is as likely as the end: it goes on long
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
@@ -138,7 +139,7 @@ def test_a_first_evening(terminals: Callable[..., Terminal], tmp_path: Path):
 
 def test_99_102_resize_while_streaming(terminals: Callable[..., Terminal]):
     terminal = terminals()
-    terminal.start("--temperature 2 --max-tokens 3000")
+    terminal.start(BABBLE)
     terminal.until("● ready")
     terminal.type("Tell me a very long story.")
     terminal.press("Enter")
@@ -154,12 +155,12 @@ def test_99_102_resize_while_streaming(terminals: Callable[..., Terminal]):
 
 def test_108_kill_in_the_middle_and_reopen(terminals: Callable[..., Terminal], tmp_path: Path):
     terminal = terminals()
-    terminal.start("--temperature 2 --max-tokens 3000")
+    terminal.start(BABBLE)
     terminal.until("● ready")
     terminal.type("Tell me a very long story.")
     terminal.press("Enter")
     terminal.until("answering")
-    terminal.wait(lambda text: text.count("\n   ") > 12, "some lines")
+    terminal.wait(lambda text: len(text.split()) > 60, "some words")
     seen = terminal.text
     os.kill(terminal.pid(), signal.SIGKILL)
     terminal.until("Killed")
@@ -168,9 +169,10 @@ def test_108_kill_in_the_middle_and_reopen(terminals: Callable[..., Terminal], t
     kept = history.load(history.chats()[0].id).path()[-1]
     history.close()
     assert kept.status == "writing"
-    assert len(kept.text.split()) > 0.5 * len(seen.split())
+    body = seen.split("Qwen", 1)[1].split("╭")[0]
+    assert len("".join(kept.text.split())) > 0.5 * len("".join(body.split()))
     again = terminals()
-    again.start()
+    again.start(BABBLE)
     again.press("F2")
     again.until("Tell me a very long story.", "2 messages")
     again.press("Enter")
@@ -215,7 +217,7 @@ def test_a_session_is_resumed_with_its_state(terminals: Callable[..., Terminal])
     text = terminal.until("of them reused")
     reused = re.search(r"of them reused +(\d+)", text)
     assert reused
-    assert int(reused[1]) > 15
+    assert int(reused[1]) > 10
 
 
 @pytest.mark.parametrize(
