@@ -20,7 +20,6 @@ from ..media.video import PIECE, Clip
 from ..model.config import ModelConfig
 from ..model.fusion import Fused
 from ..model.positions import positions_of
-from ..model.qwen35 import drained
 from ..model.vision import VisionTower, work
 from ..model.vision_config import VisionConfig
 from ..model.weights import Weights
@@ -65,12 +64,9 @@ class Eyes:
         spans = [span for span in prompt.spans if span.start + span.tokens > reused]
         return View(self, prompt, spans) if spans else None
 
-    def features(self, seen: Picture | Clip) -> mx.array:
-        """[pairs * rows * columns, H] of a picture or clip, from the cache or through the tower."""
-        return drained(self.encode(seen))
-
     def encode(self, seen: Picture | Clip) -> Generator[None, None, mx.array]:
-        """The same, yielding after each piece that the tower has seen."""
+        """Features [pairs * rows * columns, H], from the cache or through the tower; yields after each piece that the
+        tower has seen."""
         if seen.key in self._features:
             self._features.move_to_end(seen.key)
             return self._features[seen.key]

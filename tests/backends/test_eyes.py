@@ -19,6 +19,7 @@ from qwen35_local.engine import ChatRequest, ImagePart, Message, Prompt, TextPar
 from qwen35_local.errors import ConfigError, ContextError, MediaError, MemoryPlanError
 from qwen35_local.experts import budget, sight
 from qwen35_local.media import video
+from qwen35_local.model.qwen35 import drained
 from qwen35_local.model.vision import VisionTower
 
 OPTIONS = {"temperature": 0, "max_tokens": 6, "thinking": False}
@@ -272,13 +273,13 @@ def test_pictures_are_shown_smaller_where_memory_is_short(engine, sighted, small
 def test_a_long_clip_is_seen_in_pieces(engine, film, monkeypatch):
     """So that its length costs no memory, and an answer can be stopped meanwhile."""
     eyes = engine.eyes
-    whole = np.array(eyes.features(engine.look(VideoPart(film))))
+    whole = np.array(drained(eyes.encode(engine.look(VideoPart(film)))))
     monkeypatch.setattr(video, "PIECE", 12)
     eyes.forget()
     seen = engine.look(VideoPart(film))
     assert [len(piece) for piece in seen.pieces()] == [2 * 24, 2 * 24]
     assert len(list(eyes.encode(seen))) == 2
-    np.testing.assert_allclose(np.array(eyes.features(seen)), whole, atol=1e-5)
+    np.testing.assert_allclose(np.array(drained(eyes.encode(seen))), whole, atol=1e-5)
     eyes.forget()
     events = engine.chat([user(VideoPart(film), "what?")], **OPTIONS)
     next(events)
@@ -341,8 +342,8 @@ def test_features_are_kept_within_their_room(engine, monkeypatch):
     eyes = engine.eyes
     eyes.forget()
     one, two = (engine.look(ImagePart(data)) for data in (CAT, DOG))
-    monkeypatch.setattr(eyes, "_kept", eyes.features(one).nbytes)
-    eyes.features(two)
+    monkeypatch.setattr(eyes, "_kept", drained(eyes.encode(one)).nbytes)
+    drained(eyes.encode(two))
     assert list(eyes._features) == [two.key], "the oldest goes"
 
 
