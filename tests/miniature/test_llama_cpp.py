@@ -7,7 +7,7 @@ import pytest
 import qwen35_local
 from qwen35_local.engine import Constraint, gather
 from scripts.miniature.evaluate import with_engine
-from scripts.miniature.items import read, some_of_each
+from scripts.miniature.items import HELD_OUT_SIGHTS, read, some_of_each
 
 POINT = 0.01  # how far the shares of right answers may be apart
 
@@ -32,6 +32,8 @@ def test_it_answers_and_calls_and_keeps_a_format(engine):
 @pytest.mark.slow
 def test_as_many_answers_are_right_as_through_mlx(engine):
     items = some_of_each(read(), 10)
+    if engine.info.vision:
+        items += some_of_each(read(HELD_OUT_SIGHTS), 5)
     with qwen35_local.open("miniature", backend="mlx") as mlx:
         shares = []
         for answer in (with_engine(engine), with_engine(mlx)):

@@ -35,7 +35,8 @@ class Probe:
             self.cancel()
             raise CheckpointError(f"llama.cpp did not open {self._name} within {TIMEOUT} seconds") from None
         if self._child.returncode:
-            last = (err.strip().splitlines() or ["it gave no reason"])[-1]
+            # An assertion, after the path where the library was built.
+            last = (err.strip().splitlines() or ["it gave no reason"])[-1].rpartition(": ")[2]
             raise CheckpointError(f"llama.cpp crashes on {self._name} (status {self._child.returncode}): {last}")
         if refusal := out.strip():
             raise CheckpointError(refusal)
