@@ -19,7 +19,7 @@ from ..errors import MediaError
 from .rules import Rules, patches
 
 MOST_PIXELS = 120_000_000  # of a picture as stored: 360 MB decoded; the model is shown 16.8 M at most
-STRIPE = 512  # rows
+STRIPE = 1 << 22  # pixels
 # Those of Pillow's formats that people send; others have decoders that nobody watches, or run programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "ICO", "JPEG2000", "TGA", "QOI")
 ORIENTATION = 0x0112
@@ -128,13 +128,16 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """RGB of a picture with transparent parts. Some rows at a time: a whole one would be in memory five times."""
+    """RGB of a picture with transparent parts. Some rows at a time: a large one would be in memory five times."""
     width, height = image.size
+    rows = max(1, STRIPE // width)
+    if height <= rows:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     image.load()
     opaque = Image.new("RGB", image.size)
-    for top in range(0, height, STRIPE):
-        layer = image.crop((0, top, width, min(top + STRIPE, height))).convert("RGBA")
-        opaque.paste(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"), (0, top))
+    for top in range(0, height, rows):
+        opaque.paste(on_white(image.crop((0, top, width, min(top + rows, height)))), (0, top))
     return opaque
 
 

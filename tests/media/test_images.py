@@ -73,6 +73,14 @@ def test_transparent_palette_lies_on_white():
     assert found.patches().min() == found.patches().max() == 1.0
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_large_transparent_pictures_are_laid_on_white_in_stripes(monkeypatch, mode):
+    data = encoded(noise((90, 140), mode), **({"transparency": 3} if mode == "P" else {}))
+    whole = images.look(data, SMALL).patches()
+    monkeypatch.setattr(images, "STRIPE", 90 * 33)
+    assert np.array_equal(images.look(data, SMALL).patches(), whole)
+
+
 def test_an_animation_shows_its_first_frame_and_says_so():
     frames = [Image.new("RGB", (64, 64), color) for color in ("white", "black", "red")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100)
