@@ -50,7 +50,9 @@ def main() -> None:
     parser.add_argument("--quants", default="mixed,mxfp4,nvfp4,affine4", help="default: %(default)s")
     args = parser.parse_args()
     text = "\n".join(chats(16 if args.quick else 4))
-    rows = []
+    rows: list[dict[str, Any]] = []
+    print("| | on disk | perplexity | KL, nats a token | same first choice | same experts: mean | worst layer |")
+    print("| --- " * 7 + "|", flush=True)
     with TemporaryDirectory() as folder:
         release = Path(folder) / "release"
         subprocess.run([sys.executable, "-m", "scripts.miniature.release_layout", release], cwd=ROOT, check=True)
@@ -59,18 +61,20 @@ def main() -> None:
             convert_directory(release, target, recipe(quant), Parts(), Meter(1, 1, "converted", quiet=True))
             found = compare(str(release), str(target), partial(chat_windows, text, ALL))
             rows.append(found | {"a": "release", "b": quant, "bytes": occupied(target)})
-    print(f"{rows[0]['tokens']} tokens, perplexity of the release {rows[0]['perplexity_a']:.4f}\n")
-    print("| | on disk | perplexity | KL, nats a token | same first choice | same experts: mean | worst layer |")
-    print("| --- " * 7 + "|")
-    for row in rows:
-        routers = row["routers"]
-        worst = int(np.argmin(routers))
-        print(
-            f"| {row['b']} | {size(row['bytes'])} | {row['perplexity_b']:.4f} | {row['kl']:.4f} | {row['top1']:.2%} | "
-            f"{np.mean(routers):.1%} | {routers[worst]:.1%} (layer {worst}) |"
-        )
+            print(line(rows[-1]), flush=True)
+    print(f"\n{rows[0]['tokens']} tokens, perplexity of the release {rows[0]['perplexity_a']:.4f}")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def line(row: dict[str, Any]) -> str:
+    """Of the table."""
+    routers = row["routers"]
+    worst = int(np.argmin(routers))
+    return (
+        f"| {row['b']} | {size(row['bytes'])} | {row['perplexity_b']:.4f} | {row['kl']:.4f} | {row['top1']:.2%} | "
+        f"{np.mean(routers):.1%} | {routers[worst]:.1%} (layer {worst}) |"
+    )
 
 
 if __name__ == "__main__":
