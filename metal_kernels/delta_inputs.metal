@@ -58,7 +58,7 @@ for (int t = first; t < end; t++) {
     for (uint i = 0; i < HELD; i++) v[(at * HV + value_head) * D + i * SIMD + lane] = c[i];
     if (lane == 0) {
       const float x = float(a[at * HV + value_head]) + dt_bias[value_head];
-      const float softplus = max(x, 0.0f) + log(1.0f + exp(-abs(x)));
+      const float softplus = max(x, 0.0f) + log1p(exp(-abs(x)));
       g[at * HV + value_head] = -exp(A_log[value_head]) * softplus;
       beta[at * HV + value_head] = 1.0f / (1.0f + exp(-float(b[at * HV + value_head])));
     }

@@ -56,6 +56,14 @@ def test_extremes(form):
     check(form, (qkv * 0, past * 0, taps, a, b, A_log, dt_bias, Hk))  # zero heads: no division by zero
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_slow_decays_keep_their_digits(form):
+    """A head that forgets one part in a million a token: its log decay is far below the rounding of 1."""
+    qkv, past, taps, a, b, A_log, dt_bias, Hk = random_inputs(1, 8, 1, 2, 32, mx.float32)
+    arguments = (qkv, past, taps, a - 12, b, A_log, dt_bias * 0, Hk)
+    assert np.allclose(np.array(form(*arguments).g), inputs_oracle(*arguments)[3], rtol=1e-5, atol=0)
+
+
 def test_a_split_gives_the_same_bits():
     qkv, past, *rest, a, b, A_log, dt_bias, Hk = random_inputs(1, 9, 1, 2, 32, mx.bfloat16)
     whole = on_cpu(qkv, past, *rest, a, b, A_log, dt_bias, Hk)
