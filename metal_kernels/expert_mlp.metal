@@ -4,8 +4,9 @@
 //   expert_down      y[m]   = sum over k, in order, of weights[m,k] * (down h[m,k])
 //
 // The time goes into reading weights, so each is read once: the threadgroups of the first (token, k) pair that names
-// a slot serve up to R pairs that name it, those of the later pairs leave at once. A row's result does not depend on
-// the other rows: every sum runs in the same order whatever M, R and the other slots are.
+// a slot serve R pairs that name it at a time, those of the later pairs leave at once. A row's result does not depend
+// on the other rows: every sum runs in the same order whatever M, R and the other slots are. A set of pairs is a bit
+// for each in WORDS words. Unless WEIGHTED, every weight is 1.
 //
 // A simdgroup takes ROWS output rows; its lanes split the inputs, 16 at a time (one 8-byte load of a weight row).
 // Products and sums are float32. H, I are multiples of the group size.
@@ -108,17 +109,16 @@ struct Pairs {
     return pairs;
   }
 
-  // The first pair that names each slot.
-  template <typename P>
-  static Pairs leaders(P slots, uint all, uint lane) {
+  // Pairs 0 .. all - 1.
+  static Pairs below(uint all, uint lane) {
     Pairs pairs;
-    for (uint i = 0; i < WORDS; i++) {
-      const uint pair = i * SIMD + lane;
-      bool leads = pair < all;
-      for (uint p = 0; p < pair && leads; p++) leads = slots[p] != slots[pair];
-      pairs.bits[i] = uint(static_cast<simd_vote::vote_t>(simd_ballot(leads)));
-    }
+    for (uint i = 0; i < WORDS; i++)
+      pairs.bits[i] = uint(static_cast<simd_vote::vote_t>(simd_ballot(i * SIMD + lane < all)));
     return pairs;
+  }
+
+  void drop(Pairs others) thread {
+    for (uint i = 0; i < WORDS; i++) bits[i] &= ~others.bits[i];
   }
 
   // Take out the first pair; `none` if the set is empty.
@@ -135,7 +135,6 @@ struct Pairs {
 
 // kernel expert_gate_up(x, slots, w, scales, biases) -> h
 // grid (32, I / ROWS, M * K), threadgroup (32, SIMDGROUPS, 1); h float32 [M * K, I]
-constexpr int WORDS = (R * K + SIMD - 1) / SIMD; // M <= R
 const uint lane = thread_index_in_simdgroup;
 const uint first = thread_position_in_grid.y * ROWS; // of this simdgroup's rows
 const uint pair = thread_position_in_grid.z;
@@ -178,17 +177,17 @@ while (pairs[0] < all) {
 
 // kernel expert_down(h, slots, weights, w, scales, biases) -> y
 // grid (32, H / ROWS, 1), threadgroup (32, SIMDGROUPS, 1); y T [M, H]
-constexpr int WORDS = (R * K + SIMD - 1) / SIMD; // M <= R
 const uint lane = thread_index_in_simdgroup;
 const uint first = thread_position_in_grid.y * ROWS;
 const uint all = slots_shape[0] * K;
-threadgroup float products[SIMDGROUPS][R * K * ROWS];
+threadgroup float products[SIMDGROUPS][WORDS * SIMD * ROWS];
 threadgroup float* mine = products[simdgroup_index_in_threadgroup]; // (down h) by pair and row
 
-auto leaders = Pairs<WORDS>::leaders(slots, all, lane);
-for (uint pair = leaders.take(all); pair < all; pair = leaders.take(all)) {
+auto left = Pairs<WORDS>::below(all, lane);
+for (uint pair = left.take(all); pair < all; pair = left.take(all)) {
   const uint slot = slots[pair];
   auto members = Pairs<WORDS>::naming(slot, slots, all, lane);
+  left.drop(members);
   uint pairs[R];
   pairs[0] = members.take(all);
   while (pairs[0] < all) {
@@ -219,6 +218,6 @@ simdgroup_barrier(mem_flags::mem_threadgroup);
 for (uint i = lane; i < slots_shape[0] * ROWS; i += SIMD) {
   const uint m = i / ROWS, row = i % ROWS;
   float sum = 0;
-  for (uint k = 0; k < K; k++) sum += weights[m * K + k] * mine[(m * K + k) * ROWS + row];
+  for (uint k = 0; k < K; k++) sum += (WEIGHTED ? weights[m * K + k] : 1.0f) * mine[(m * K + k) * ROWS + row];
   y[size_t(m) * H + first + row] = T(sum);
 }

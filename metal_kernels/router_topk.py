@@ -10,14 +10,17 @@ import mlx.core as mx
 from .dispatch import Operation
 from .launch import launch
 
+EXPERTS_MAX, K_MAX = 1024, 32
+
 
 def router_topk(logits: mx.array, k: int) -> tuple[mx.array, mx.array]:
     """Expert ids uint32 [T, k], ascending, and their weights float32 [T, k] for router logits [T, E]."""
-    return ROUTER.best()(logits, k)
+    run = ROUTER.best() if logits.shape[1] <= EXPERTS_MAX and k <= K_MAX else router_topk_reference
+    return run(logits, k)
 
 
 def router_topk_metal(logits: mx.array, k: int) -> tuple[mx.array, mx.array]:
-    """One dispatch, one simdgroup per token; E <= 1024 and k <= 32."""
+    """One dispatch, one simdgroup per token; at most 1,024 experts, a bit each in 32 lanes, and k of 32, one a lane."""
     T, E = logits.shape
     ids, weights = launch(
         "router_topk",

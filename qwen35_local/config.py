@@ -8,6 +8,7 @@ from typing import Self
 
 from .errors import UsageError
 
+KERNELS = ("auto", "metal", "reference")
 WORKERS = 8  # a queue of 8 expert-sized reads fills every SSD measured; more threads add nothing
 
 
@@ -40,7 +41,8 @@ class Streaming:
 class Settings:
     """`no_color`: the user wants no colours (https://no-color.org). `models`: where downloaded models are kept.
     `data`: chats and settings of the terminal app. `dumb`: the terminal cannot place its cursor.
-    `graphics`: how it can show pictures. `web`: a browser shows the app, through textual-serve."""
+    `graphics`: how it can show pictures. `web`: a browser shows the app, through textual-serve. `kernels`: which run on
+    Metal, the fastest verified (auto), ours if verified (metal), or MLX's operations only (reference)."""
 
     no_color: bool = False
     models: Path = Path("~/.qwen35/models")
@@ -48,6 +50,7 @@ class Settings:
     dumb: bool = False
     graphics: str = "half cells"
     web: bool = False
+    kernels: str = "auto"
 
     @classmethod
     def resolve(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -59,7 +62,14 @@ class Settings:
             dumb=env.get("TERM") in (None, "", "dumb", "unknown"),
             graphics=_graphics(env),
             web="web_driver" in env.get("TEXTUAL_DRIVER", ""),
+            kernels=_kernels(env.get("QWEN35_KERNELS") or "auto"),
         )
+
+
+def _kernels(asked: str) -> str:
+    if asked not in KERNELS:
+        raise UsageError(f"QWEN35_KERNELS must be {', '.join(KERNELS[:-1])} or {KERNELS[-1]}, not {asked!r}")
+    return asked
 
 
 def _graphics(env: Mapping[str, str]) -> str:

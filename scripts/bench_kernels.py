@@ -17,7 +17,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from metal_kernels import delta_inputs as inputs  # noqa: E402
 from metal_kernels import expert_mlp as mlp  # noqa: E402
 from metal_kernels import gated_delta as delta  # noqa: E402
 from metal_kernels import router_topk as router  # noqa: E402
+from metal_kernels.expert_bank import ExpertBank, Stack, random_bank  # noqa: E402
 
 
 @dataclass
@@ -91,21 +92,18 @@ def _usual_router(logits: mx.array, K: int) -> tuple[mx.array, mx.array]:
 
 def experts(mode: str, M: int, K: int, S: int, H: int, I: int) -> list[Row]:  # noqa: E741
     """M rows through K of S slots each."""
-    one = mlp.random_bank(mode, 1, H, I)  # what is in the slots does not matter here
-    tensors = {f.name: t for f in fields(one) if isinstance(t := getattr(one, f.name), mx.array)}
-    bank = replace(one, **{name: mx.repeat(t, S, axis=0) for name, t in tensors.items()})
+    one = random_bank(mode, 1, H, I)  # what is in the slots does not matter here
+    bank = ExpertBank(_repeated(one.gate_up, S), _repeated(one.down, S))
+    gate_up, down = _parts(bank.gate_up), _parts(bank.down)
     x = mx.random.normal((M, H)).astype(mx.bfloat16)
     slots = mx.argsort(mx.random.uniform(shape=(M, S), key=mx.random.key(M)), axis=-1)[:, :K].astype(mx.uint32)
     weights = mx.softmax(mx.random.normal((M, K)), axis=-1)
-    mx.eval(x, slots, weights, *(getattr(bank, name) for name in tensors))
+    mx.eval(x, slots, weights, gate_up, down)
     used = len(np.unique(np.array(slots)))
-    least = sum(t.nbytes for t in tensors.values()) * used + 2 * x.nbytes + slots.nbytes + weights.nbytes
+    least = sum(t.nbytes // S for t in gate_up + down) * used + 2 * x.nbytes + slots.nbytes + weights.nbytes
     name = f"expert_mlp {mode} M={M}"
 
     # MLX's matrix-vector kernels are run; the graph gives the operations around them
-    gate_up, down = ([t for t in part if t is not None] for part in (
-        (bank.gate_up, bank.gate_up_scales, bank.gate_up_biases), (bank.down, bank.down_scales, bank.down_biases)
-    ))  # fmt: skip
     rows = mx.repeat(mx.arange(M, dtype=mx.uint32)[:, None], K, axis=1)
     _, h, first = stock.gather_qmv(x, rows, slots, gate_up, mode, variant="count")
     pairs = mx.arange(M * K, dtype=mx.uint32).reshape(M, K)
@@ -116,6 +114,16 @@ def experts(mode: str, M: int, K: int, S: int, H: int, I: int) -> list[Row]:  # 
         ours(name, least, mlp.expert_mlp_metal, x, slots, weights, bank),
         counted(name, "mlx", least, [first, second], around),
     ]
+
+
+def _parts(stack: Stack) -> list[mx.array]:
+    return [t for t in (stack.weight, stack.scales, stack.biases) if t is not None]
+
+
+def _repeated(stack: Stack, S: int) -> Stack:
+    names = ("weight", "scales", "biases")
+    tensors = {name: mx.repeat(t, S, axis=0) for name in names if (t := getattr(stack, name)) is not None}
+    return replace(stack, **tensors)
 
 
 def gates(T: int, Hk: int, Hv: int, D: int) -> list[Row]:

@@ -36,11 +36,6 @@ class Entry:
 def entries(source: Source) -> Iterator[Entry]:
     """Every tensor of the file, in the order of the file."""
     c = source.config.text
-    if c.linear_key_head_dim != c.linear_value_head_dim:
-        raise ConfigError(
-            f"linear_key_head_dim {c.linear_key_head_dim} and linear_value_head_dim {c.linear_value_head_dim} differ: "
-            "llama.cpp has one size for both"
-        )
     w = _Writer(source)
     yield w.matrix("token_embd", "embed_tokens", c.vocab_size, c.hidden_size)
     for i, kind in enumerate(c.layer_types):

@@ -173,6 +173,11 @@ def _text_config(text: Mapping[str, Any], tied: bool) -> TextConfig:
     )
     if config.num_experts_per_tok > config.num_experts:
         raise ConfigError(f"num_experts_per_tok {config.num_experts_per_tok} exceeds num_experts {config.num_experts}")
+    if config.linear_key_head_dim != config.linear_value_head_dim:
+        raise ConfigError(
+            f"linear_key_head_dim {config.linear_key_head_dim} and linear_value_head_dim "
+            f"{config.linear_value_head_dim} differ: the released model has heads of one size"
+        )
     if config.linear_conv_kernel_dim < 2:
         raise ConfigError("linear_conv_kernel_dim must be at least 2")
     return config

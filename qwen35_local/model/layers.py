@@ -6,6 +6,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from metal_kernels.expert_bank import Stack
+
 from . import blas
 from .config import Quantization
 
@@ -32,10 +34,10 @@ class Dense:
         """Rows of a 2-d weight: ids [...] -> [..., in]"""
         return self.weight[ids].astype(dtype)
 
-    def gather(self, x: mx.array, ids: mx.array, sorted_ids: bool = False) -> mx.array:
-        """x [..., M, in] times the matrix ids[...] of a stack [E, out, in] -> [..., M, out]"""
-        y = mx.gather_mm(x, self.weight.swapaxes(-1, -2), rhs_indices=ids, sorted_indices=sorted_ids)
-        return y.astype(x.dtype)
+    @property
+    def stack(self) -> Stack:
+        """A weight [S, out, in] as experts are kept."""
+        return Stack(self.weight)
 
     def with_parts(self, parts: Sequence[mx.array]) -> "Dense":
         return Dense(*parts)
@@ -74,11 +76,11 @@ class Packed:
         biases = None if self.biases is None else self.biases[rows]
         return mx.dequantize(self.weight[rows], self.scales[rows], biases, **self._packing)
 
-    def gather(self, x: mx.array, ids: mx.array, sorted_ids: bool = False) -> mx.array:
-        """x [..., M, in] times the matrix ids[...] of a stack [E, out, in] -> [..., M, out]"""
-        return mx.gather_qmm(
-            x, self.weight, self.scales, self.biases, rhs_indices=ids, sorted_indices=sorted_ids, **self._packing
-        )
+    @property
+    def stack(self) -> Stack:
+        """A weight [S, out, in] as experts are kept."""
+        q = self.quantization
+        return Stack(self.weight, self.scales, self.biases, q.mode, q.group_size, q.bits)
 
     def with_parts(self, parts: Sequence[mx.array]) -> "Packed":
         weight, scales, *biases = parts

@@ -7,11 +7,13 @@ from typing import Protocol
 import mlx.core as mx
 import mlx.nn as nn
 
+from metal_kernels.expert_bank import ExpertBank
+from metal_kernels.expert_mlp import expert_mlp
+from metal_kernels.router_topk import router_topk
+
 from .config import TextConfig
 from .layers import Matrix
 from .weights import Weights
-
-SORT_FROM = 64  # (token, expert) pairs from which grouping them by expert pays on Metal
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class Experts(Protocol):
     def expect(self) -> Callable[[Sequence[int]], None] | None: ...
 
     def __call__(self, routed: Routed, guess: "Guess | None" = None) -> mx.array:
-        """-> float32 [N, H]. `guess` is about the next layer; experts in memory have no use for it."""
+        """-> [N, H], float32 or in the rows' type. `guess` is about the next layer; experts in memory have no use for
+        it."""
         ...
 
 
@@ -65,7 +68,7 @@ class MoE:
         """x [B, T, H], of one block of tokens: what a block computes must not depend on how many blocks there are."""
         rows = x.reshape(-1, x.shape[-1])
         logits = self.router.linear(rows)
-        return Routed(rows, logits, *route(logits, self.top_k), self.shared(rows))
+        return Routed(rows, logits, *router_topk(logits, self.top_k), self.shared(rows))
 
     def __call__(self, blocks: Sequence[Routed], guess: Guess | None = None) -> list[mx.array]:
         """The mixture's output [N, H] for each block; the experts see all blocks at once."""
@@ -89,11 +92,10 @@ class ResidentExperts:
     expect = None
 
     def __init__(self, gate_up: Matrix, down: Matrix):
-        self.gate_up, self.down = gate_up, down
+        self.bank = ExpertBank(gate_up.stack, down.stack)
 
     def __call__(self, routed: Routed, guess: Guess | None = None) -> mx.array:
-        y = experts(routed.rows, routed.ids, self.gate_up, self.down)
-        return weighted_sum(y, routed.scores)
+        return expert_mlp(routed.rows, routed.ids, routed.scores, self.bank)
 
 
 def joined(blocks: Sequence[Routed]) -> Routed:
@@ -101,38 +103,3 @@ def joined(blocks: Sequence[Routed]) -> Routed:
         return blocks[0]
     columns = zip(*((b.rows, b.logits, b.ids, b.scores, b.shared) for b in blocks), strict=True)
     return Routed(*(mx.concatenate(list(column)) for column in columns))
-
-
-def route(logits: mx.array, top_k: int) -> tuple[mx.array, mx.array]:
-    """Router logits [N, E] -> expert ids uint32 [N, K] and weights float32 [N, K] that sum to one.
-
-    In float32, where peers compare rounded probabilities: near ties would be decided by the rounding. The softmax over
-    the top logits equals the renormalised softmax over all. Ids ascend, so that sums never depend on a tie's order.
-    """
-    logits = logits.astype(mx.float32)
-    ids = mx.sort(mx.argpartition(-logits, top_k - 1, axis=-1)[:, :top_k], axis=-1)
-    return ids, mx.softmax(mx.take_along_axis(logits, ids, axis=-1), axis=-1)
-
-
-def experts(x: mx.array, ids: mx.array, gate_up: Matrix, down: Matrix) -> mx.array:
-    """x [N, H] through experts ids [N, K] -> [N, K, H]; gate_up [E, 2I, H], down [E, H, I]."""
-    N, K = ids.shape
-    if N * K < SORT_FROM:
-        y = swiglu(gate_up.gather(x[:, None, None], ids))
-        return down.gather(y, ids)[:, :, 0]  # [N, K, H]
-    order = mx.argsort(ids.flatten())
-    by_expert = ids.flatten()[order]
-    y = swiglu(gate_up.gather(x[order // K][:, None], by_expert, sorted_ids=True))
-    y = down.gather(y, by_expert, sorted_ids=True)[:, 0]  # [N * K, H]
-    return y[mx.argsort(order)].reshape(N, K, -1)
-
-
-def weighted_sum(y: mx.array, scores: mx.array) -> mx.array:
-    """y [N, K, H] and scores float32 [N, K] -> float32 [N, H], added up in the order of k: the same bits however the
-    experts were computed."""
-    return (y.astype(mx.float32) * scores[..., None]).sum(axis=1)
-
-
-def swiglu(gate_up: mx.array) -> mx.array:
-    gate, up = mx.split(gate_up, 2, axis=-1)
-    return nn.silu(gate) * up

@@ -6,6 +6,9 @@ from functools import partial
 import mlx.core as mx
 import numpy as np
 
+from metal_kernels.expert_bank import ExpertBank, Stack
+from metal_kernels.expert_mlp import expert_mlp, expert_rows, weighted_sum
+
 from ..errors import ConfigError
 from ..experts.bank import LayerBank
 from ..experts.layout import Part
@@ -14,9 +17,7 @@ from ..experts.policy import MEMORY
 from ..experts.prefill import sweep
 from ..experts.slots import Slots
 from .config import AFFINE_BITS, AFFINE_GROUPS, FP_MODES, Quantization, TextConfig
-from .layers import Dense, Matrix, Packed
-from .moe import Guess, Routed, swiglu, weighted_sum
-from .moe import experts as apply_experts
+from .moe import Guess, Routed
 
 SWEEP_FROM = 9  # tokens from which expert by expert beats token by token
 
@@ -49,8 +50,7 @@ class StreamedExperts:
     def __call__(self, routed: Routed, guess: Guess | None = None) -> mx.array:
         """-> float32 [N, H]"""
         if self.bank.complete and not self._widens:
-            gate_up, down = self._matrices(self.bank.slots)
-            return weighted_sum(apply_experts(routed.rows, routed.ids, gate_up, down), routed.scores)
+            return expert_mlp(routed.rows, routed.ids, routed.scores, self._bank(self.bank.slots))
         # The one wait of the layer: it also retires whoever still reads this layer's slots. What does not depend on
         # the ids, the shared expert, computes while we look at them.
         logits = routed.logits[-MEMORY:].astype(mx.float32)
@@ -105,33 +105,33 @@ class StreamedExperts:
         return weighted_sum(y.reshape(*ids.shape, -1), routed.scores)
 
     def apply(self, slots: Slots, rows: mx.array, slot_ids: np.ndarray, sorted_slots: bool = True) -> mx.array:
-        """Rows [R, H], each through the expert in its slot -> [R, H]."""
-        gate_up, down = self._matrices(slots)
+        """Rows [R, H], each through the expert in its slot -> float32 [R, H]."""
+        bank = self._bank(slots)
         if self._widens:
-            gate_up, down, slot_ids = _widened(gate_up, down, slot_ids)
-        ids = mx.array(slot_ids)
-        y = swiglu(gate_up.gather(rows[:, None], ids, sorted_slots))
-        y = down.gather(y, ids, sorted_slots)[:, 0]
+            bank, slot_ids = _widened(bank, slot_ids)
+        sharing = int(np.bincount(slot_ids).max())
+        y = expert_rows(rows, mx.array(slot_ids), bank, sharing, ascending=sorted_slots)
         slots.reading(y)
         return y
 
-    def _matrices(self, slots: Slots) -> tuple[Matrix, Matrix]:
-        return _matrix(slots.arrays[: self._cut], self._kinds[0]), _matrix(slots.arrays[self._cut :], self._kinds[1])
+    def _bank(self, slots: Slots) -> ExpertBank:
+        arrays, cut = slots.arrays, self._cut
+        return ExpertBank(_stack(arrays[:cut], self._kinds[0]), _stack(arrays[cut:], self._kinds[1]))
 
 
-def _matrix(arrays: Sequence[mx.array], packing: Quantization | None) -> Matrix:
+def _stack(arrays: Sequence[mx.array], packing: Quantization | None) -> Stack:
     if packing is None:
-        return Dense(arrays[0])
+        return Stack(arrays[0])
     weight, scales, *biases = arrays
-    return Packed(weight, scales, biases[0] if biases else None, packing)
+    return Stack(weight, scales, biases[0] if biases else None, packing.mode, packing.group_size, packing.bits)
 
 
-def _widened(gate_up: Matrix, down: Matrix, slot_ids: np.ndarray) -> tuple[Matrix, Matrix, np.ndarray]:
+def _widened(bank: ExpertBank, slot_ids: np.ndarray) -> tuple[ExpertBank, np.ndarray]:
     """The slots in use as float32, as loading widens resident experts."""
     used, ids = np.unique(slot_ids, return_inverse=True)
     chosen = mx.array(used)
-    widened = [Dense(matrix.parts[0][chosen].astype(mx.float32)) for matrix in (gate_up, down)]
-    return widened[0], widened[1], ids.astype(np.uint32)
+    gate_up, down = (Stack(stack.weight[chosen].astype(mx.float32)) for stack in (bank.gate_up, bank.down))
+    return ExpertBank(gate_up, down), ids.astype(np.uint32)
 
 
 def _packing(parts: Sequence[Part], rows: int, inputs: int, name: str) -> Quantization | None:

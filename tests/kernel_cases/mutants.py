@@ -19,7 +19,8 @@ from metal_cpu.oracle import delta_case, delta_float64, delta_states_float64, sp
 
 from metal_kernels import launch
 from metal_kernels.delta_inputs import delta_inputs_metal, random_inputs
-from metal_kernels.expert_mlp import GROUPS, expert_mlp_metal
+from metal_kernels.expert_bank import GROUPS
+from metal_kernels.expert_mlp import expert_mlp_metal, expert_rows_metal
 from metal_kernels.gated_delta import gated_delta_chunked_metal, gated_delta_metal, gated_delta_steps_metal
 from metal_kernels.router_topk import router_topk_metal
 
@@ -71,6 +72,12 @@ def _experts(mode: str, M: int) -> float:
     return spread_error(expert_mlp_metal(*arguments), experts_oracle(*arguments))
 
 
+def _rows(R: int, S: int) -> float:
+    x, slots, _, bank = experts_case("mxfp4", R, 1, S, 64, 64)
+    y = expert_rows_metal(x, slots.flatten(), bank, 2)
+    return spread_error(y, experts_oracle(x, slots, mx.ones(slots.shape), bank))
+
+
 def _inputs(B: int, T: int, D: int) -> float:
     arguments = random_inputs(B, T, 1, 2, D, mx.bfloat16)
     pairs = zip(delta_inputs_metal(*arguments), inputs_oracle(*arguments), strict=True)
@@ -93,6 +100,7 @@ CASES: dict[str, list[Callable[[], float]]] = {
         *(partial(_experts, mode, 5) for mode in GROUPS),
         partial(_experts, "mxfp4", 1),
         partial(_experts, "mxfp4", 3),
+        partial(_rows, 41, 7),
     ],
     "delta_inputs": [partial(_inputs, 2, 19, 64), partial(_inputs, 2, 1, 32)],
     "gated_delta": [

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 from metal_cpu.oracle import float64
 
-from metal_kernels.expert_mlp import GROUPS, ExpertBank, random_bank
+from metal_kernels.expert_bank import GROUPS, ExpertBank, Stack, random_bank
 
 
 def router_oracle(logits: mx.array, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -25,29 +25,22 @@ def e4m3(bits: np.ndarray) -> np.ndarray:
     return np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7))
 
 
-def decoded(codes: mx.array, scales: mx.array, biases: mx.array | None, mode: str) -> np.ndarray:
-    """Packed weights [..., inputs / 8] as float64 [..., inputs], lowest nibble first."""
-    nibbles = (np.array(codes)[..., None] >> (4 * np.arange(8, dtype=np.uint32)) & 15).reshape(*codes.shape[:-1], -1)
+def decoded(stack: Stack, slot: int) -> np.ndarray:
+    """The matrix in a slot, packed [rows, inputs / 8], as float64 [rows, inputs], lowest nibble first."""
+    codes, bits = np.array(stack.weight[slot]), np.array(stack.scales[slot].astype(mx.float32))
+    nibbles = (codes[..., None] >> (4 * np.arange(8, dtype=np.uint32)) & 15).reshape(len(codes), -1)
 
     def per_weight(values: np.ndarray) -> np.ndarray:
-        return np.repeat(values, GROUPS[mode], axis=-1)
+        return np.repeat(values, GROUPS[stack.mode], axis=-1)
 
-    if biases is not None:
-        return nibbles * per_weight(float64(scales)) + per_weight(float64(biases))
-    bits = np.array(scales)
-    return FP4[nibbles] * per_weight(2.0 ** (bits.astype(float) - 127) if mode == "mxfp4" else e4m3(bits))
+    if stack.biases is not None:
+        return nibbles * per_weight(bits.astype(float)) + per_weight(float64(stack.biases[slot]))
+    return FP4[nibbles] * per_weight(2.0 ** (bits - 127.0) if stack.mode == "mxfp4" else e4m3(bits.astype(int)))
 
 
 def experts_oracle(x: mx.array, slots: mx.array, weights: mx.array, bank: ExpertBank) -> np.ndarray:
-    used = np.unique(np.array(slots))
-
-    def weights_of(codes: mx.array, scales: mx.array, biases: mx.array | None) -> dict[int, np.ndarray]:
-        at = mx.array(used)
-        values = decoded(codes[at], scales[at], None if biases is None else biases[at], bank.mode)
-        return dict(zip(used.tolist(), values, strict=True))
-
-    gate_up = weights_of(bank.gate_up, bank.gate_up_scales, bank.gate_up_biases)
-    down = weights_of(bank.down, bank.down_scales, bank.down_biases)
+    used = np.unique(np.array(slots)).tolist()
+    gate_up, down = ({slot: decoded(stack, slot) for slot in used} for stack in (bank.gate_up, bank.down))
     y = np.zeros(x.shape)
     for m, row in enumerate(float64(x)):
         for slot, weight in zip(np.array(slots[m]).tolist(), float64(weights[m]), strict=True):

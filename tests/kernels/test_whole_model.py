@@ -3,18 +3,13 @@
 from collections import Counter
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from metal_cpu import metal_on_cpu
 
 import qwen35_local
 from metal_kernels.dispatch import Operation
-from metal_kernels.expert_mlp import ROWS_MAX, ExpertBank, expert_mlp
-from metal_kernels.router_topk import router_topk
 from qwen35_local.backends.mlx import MlxEngine
-from qwen35_local.model import moe
-from qwen35_local.model.layers import Packed
 
 pytestmark = pytest.mark.usefixtures("compiler")
 MINIATURE = Path(qwen35_local.__file__).parent / "miniature"
@@ -35,28 +30,10 @@ def decode(engine: MlxEngine) -> tuple[list[int], np.ndarray]:
     return tokens, np.stack(logits)
 
 
-def bank_of(gate_up: Packed, down: Packed) -> ExpertBank:
-    q = gate_up.quantization
-    return ExpertBank(
-        gate_up.weight, gate_up.scales, down.weight, down.scales, gate_up.biases, down.biases,
-        q.mode, q.group_size, q.bits,
-    )  # fmt: skip
-
-
 @pytest.fixture
 def all_kernels(monkeypatch):
     """Every operation takes our kernel, as on a Mac where all were verified and fastest."""
     monkeypatch.setattr(Operation, "best", lambda self: self.ours)
-    monkeypatch.setattr(moe, "route", router_topk)
-    stock = moe.ResidentExperts.__call__
-
-    def experts(self, routed, guess=None):
-        if routed.rows.shape[0] > ROWS_MAX:
-            return stock(self, routed, guess)
-        bank = bank_of(self.gate_up, self.down)
-        return expert_mlp(routed.rows, routed.ids, routed.scores, bank).astype(mx.float32)
-
-    monkeypatch.setattr(moe.ResidentExperts, "__call__", experts)
 
 
 @pytest.mark.skipif(not (MINIATURE / "model.safetensors").exists(), reason="the miniature is not in this checkout")
@@ -73,6 +50,7 @@ def test_the_miniature_decodes_the_same_tokens(all_kernels, monkeypatch):
     recurrent = sum(kind != "full_attention" for kind in engine.config.text.layer_types)
     count = Counter(launch.name for launch in launches)
     assert count == {
+        "delta_inputs": recurrent * (TOKENS + 1),
         "gated_delta_chunked": recurrent,  # the prompt
         "gated_delta_recurrent": recurrent * TOKENS,
         "router_topk": layers * (TOKENS + 1),
