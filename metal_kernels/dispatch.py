@@ -88,12 +88,14 @@ _verdicts: dict[str, Verdict] = {}
 def configure(mode: str = "auto", cache: Path | None = None) -> None:
     """Set the mode and where verdicts are kept.
 
-    auto uses the fastest verified candidate, metal ours if it is verified, reference MLX operations only.
+    auto uses the fastest verified candidate, metal ours if it is verified, reference MLX operations only. Set again to
+    the same, nothing is judged anew.
     """
     if mode not in MODES:
         raise ValueError(f"kernels: {mode} is none of {', '.join(MODES)}")
-    _settings.mode, _settings.cache = mode, cache
-    _verdicts.clear()
+    if (mode, cache) != (_settings.mode, _settings.cache):
+        _settings.mode, _settings.cache = mode, cache
+        _verdicts.clear()
 
 
 def report(operations: list[Operation]) -> list[Verdict]:

@@ -38,6 +38,7 @@ ALLOWED = {
         "chat",
         "checkpoint",
         "model",
+        "metal_kernels",
         "experts",
         "gguf",
         "media",

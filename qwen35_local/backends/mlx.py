@@ -7,11 +7,13 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from metal_kernels.dispatch import configure
+
 from ..chat.said import Said
 from ..chat.tokenizer import Tokenizer
 from ..checkpoint.files import Checkpoint
 from ..checkpoint.identity import fingerprint
-from ..config import Streaming
+from ..config import Settings, Streaming
 from ..engine import EngineInfo, ImagePart, Seen, VideoPart
 from ..errors import ContextError, UsageError
 from ..events import Progress
@@ -60,6 +62,8 @@ class MlxEngine(LocalEngine):
         ahead, 1 to 3; auto is as many as pay, off none. `kv_bits` keeps keys and values in 16, 8 or 4 bits.
         `reproducible`: the logits after a prompt are the same to the bit, whatever was known of it, at any memory
         budget; an answer is then read again as part of the next prompt."""
+        settings = Settings.resolve()
+        configure(settings.kernels, settings.data)
         checkpoint = Checkpoint.open(path)
         config = ModelConfig.from_dict(checkpoint.config).stretched(context)
         tokenizer = Tokenizer.from_dir(path)

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import platform
 import socket
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def examine(disk: bool) -> dict[str, Any]:
         "machine": str(machine),
         "memory": {"bytes": machine.memory, "available": available_memory()},
         "backends": {"mlx": _mlx(), "llama.cpp": _llama_cpp()},
-        "kernels": _kernels(),
+        "kernels": _kernels(settings),
         "models": {"directory": str(settings.models), "count": len(stored_models(settings.models))},
         "disk": {"free": free_space(settings.models)} | (_disk(settings.models) if disk else {}),
         "port": {"number": PORT, "free": _port_is_free(PORT)},
@@ -104,22 +105,16 @@ def _llama_cpp() -> dict[str, Any]:
         return {"ok": False, "problem": str(error).split(":")[0], "install": install_hint()}
 
 
-def _kernels() -> list[dict[str, Any]]:
-    """Each operation, what runs it, and what became of every candidate."""
+def _kernels(settings: Settings) -> list[dict[str, Any]]:
+    """Each operation, what runs it, and what became of every candidate; on Metal it is judged now if it never was."""
     try:
-        from metal_kernels.dispatch import report
+        from metal_kernels.dispatch import configure, report
         from metal_kernels.operations import OPERATIONS
 
-        return [
-            {
-                "operation": verdict.operation,
-                "used": verdict.used,
-                "trials": {trial.candidate: trial.reason or trial.outcome for trial in verdict.trials},
-            }
-            for verdict in report(OPERATIONS)
-        ]
+        configure(settings.kernels, settings.data)
+        return [asdict(verdict) | {"mode": settings.kernels} for verdict in report(OPERATIONS)]
     except (ImportError, RuntimeError) as error:
-        return [{"operation": "all", "used": "none", "trials": {"load": str(error)}}]
+        return [{"operation": "kernels", "used": "none", "trials": [], "mode": settings.kernels, "problem": str(error)}]
 
 
 def _disk(directory: Path) -> dict[str, Any]:
@@ -178,14 +173,25 @@ def _extra(extra: dict[str, str]) -> str:
 
 
 def _kernel_rows(kernels: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    if problems := [kernel["problem"] for kernel in kernels if "problem" in kernel]:
+        return [("kernels", problem) for problem in problems]
     if not any(kernel["trials"] for kernel in kernels):
-        return [("kernels", f"{len(kernels)} operations run their reference: kernels are tried on Metal only")]
+        forced = kernels[0]["mode"] == "reference"
+        why = "QWEN35_KERNELS=reference" if forced else "kernels are tried on Metal only"
+        return [("kernels", f"{len(kernels)} operations run their reference: {why}")]
     return [(f"  {kernel['operation']}", _kernel(kernel)) for kernel in kernels]
 
 
 def _kernel(kernel: dict[str, Any]) -> str:
-    trials = "; ".join(f"{name} {outcome}" for name, outcome in kernel["trials"].items())
-    return f"runs {kernel['used']}" + (f" ({trials})" if trials else "")
+    if not kernel["trials"]:
+        return f"runs {kernel['used']}"
+    return f"runs {kernel['used']} ({'; '.join(_trial(trial) for trial in kernel['trials'])})"
+
+
+def _trial(trial: dict[str, Any]) -> str:
+    if trial["outcome"] == "verified":
+        return f"{trial['candidate']} verified, error {trial['error']:.0e}, {trial['microseconds']:.0f} µs"
+    return f"{trial['candidate']} {trial['outcome']}: {trial['reason']}"
 
 
 def _rates(disk: dict[str, Any]) -> str:

@@ -56,6 +56,10 @@ def on_metal(monkeypatch, tmp_path):
     configure()
 
 
+def new_process() -> None:
+    dispatch._verdicts.clear()
+
+
 def test_the_fastest_verified_candidate_wins():
     assert judge(operation(mlx=double), clock=Clock(3e-3, 1e-3, 2e-3)).used == "mlx"
     assert judge(operation(mlx=double), clock=Clock(1e-3, 3e-3, 2e-3)).used == "ours"
@@ -92,9 +96,11 @@ def test_reference_mode_tries_nothing(on_metal):
 def test_verdicts_are_kept(on_metal):
     with pytest.warns(RuntimeWarning):
         assert operation(refused).best() is double
-    configure("auto", on_metal)  # as a new process
+    configure("auto", on_metal)  # another engine of this process
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        assert operation(refused).best() is double
+        new_process()
         assert operation(refused).best() is double
     (verdict,) = report([operation(refused)])
     assert verdict.trials[0].candidate == "ours"
@@ -104,7 +110,7 @@ def test_verdicts_are_kept(on_metal):
 def test_another_machine_judges_anew(on_metal, monkeypatch):
     operation().best()
     monkeypatch.setattr(dispatch, "_machine", lambda: "another machine")
-    configure("auto", on_metal)
+    new_process()
     with pytest.warns(RuntimeWarning):
         operation(wrong).best()
     assert list(json.loads((on_metal / "kernels.json").read_text())) == ["another machine"]
@@ -124,7 +130,7 @@ def test_a_verdict_for_a_candidate_that_is_gone_is_judged_over(on_metal):
     for verdicts in stored.values():
         verdicts["double"]["used"] = "gone"
     (on_metal / "kernels.json").write_text(json.dumps(stored))
-    configure("auto", on_metal)
+    new_process()
     assert operation(double).best() is double
 
 
