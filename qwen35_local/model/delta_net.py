@@ -31,11 +31,11 @@ class GatedDeltaNet:
     def __call__(self, x: mx.array, state: Recurrent) -> mx.array:
         """x [B, T, H] -> [B, T, H]; advances `state`."""
         qkv, a, b = (projection.linear(x) for projection in (self.in_proj_qkv, self.in_proj_a, self.in_proj_b))
-        *given, past = delta_inputs(qkv, state.conv, self.conv, a, b, self.A_log, self.dt_bias, self.Hk)
+        q, k, v, g, beta, past = delta_inputs(qkv, state.conv, self.conv, a, b, self.A_log, self.dt_bias, self.Hk)
         if state.trail is None:
-            o, state.delta = gated_delta(*given, state.delta)
+            o, state.delta = gated_delta(q, k, v, g, beta, state.delta)
         else:
-            o, state.trail.deltas = gated_delta_steps(*given, state.delta)
+            o, state.trail.deltas = gated_delta_steps(q, k, v, g, beta, state.delta)
             state.trail.inputs = mx.concatenate([state.conv, qkv.astype(past.dtype)], axis=1)
             state.delta = state.trail.deltas[:, -1]
         state.conv = past

@@ -27,6 +27,7 @@ def e4m3(bits: np.ndarray) -> np.ndarray:
 
 def decoded(stack: Stack, slot: int) -> np.ndarray:
     """The matrix in a slot, packed [rows, inputs / 8], as float64 [rows, inputs], lowest nibble first."""
+    assert stack.scales is not None
     codes, bits = np.array(stack.weight[slot]), np.array(stack.scales[slot].astype(mx.float32))
     nibbles = (codes[..., None] >> (4 * np.arange(8, dtype=np.uint32)) & 15).reshape(len(codes), -1)
 
