@@ -76,7 +76,7 @@ def record(definition: dict[str, Any], call: dict[str, Any]) -> Recorded:
     return Recorded(name, text, template.group(1) if template else name, tuple(numbers[:3]), tuple(numbers[3:6]))
 
 
-def _named_inputs(definition: dict[str, Any], call: dict[str, Any]) -> dict[str, np.ndarray]:
+def named_inputs(definition: dict[str, Any], call: dict[str, Any]) -> dict[str, np.ndarray]:
     """The inputs, and the shapes, strides and ranks that a kernel may ask for, by parameter name."""
     named = {}
     for name, value in zip(definition["input_names"], call["inputs"], strict=True):
@@ -99,7 +99,7 @@ def run(
     if (value := call.get("init_value")) is not None:
         for out, dtype in zip(outputs, call["output_dtypes"], strict=True):
             out[...] = to_numpy(mx.array(value).astype(dtype))
-    named = _named_inputs(definition, call) | dict(zip(definition["output_names"], outputs, strict=True))
+    named = named_inputs(definition, call) | dict(zip(definition["output_names"], outputs, strict=True))
     buffers = {name: named[name] for name in program.buffers}
     counters = program.run(buffers, recorded.grid, recorded.threadgroup, order, seed)
     return [from_numpy(o, d) for o, d in zip(outputs, call["output_dtypes"], strict=True)], counters

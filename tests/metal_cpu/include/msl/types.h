@@ -19,8 +19,10 @@ constexpr To as_type(From x) {
   return __builtin_bit_cast(To, x);
 }
 
-// half is the compiler's own 16-bit float: implicit conversions both ways, as in Metal.
+// half is the compiler's own 16-bit float: implicit conversions both ways, as in Metal. (NVRTC brings another.)
+#ifndef __CUDACC__
 typedef _Float16 half;
+#endif
 
 // bfloat turns into float by itself but is made from other types only explicitly, as in Metal.
 struct bfloat {

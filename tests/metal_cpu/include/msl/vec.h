@@ -147,6 +147,12 @@ swizzle<T, M, A, B, C>& swizzle<T, M, A, B, C>::operator=(const metal::vec<T, M>
   using packed_##T##2 = metal::packed_vec<T, 2>; \
   using packed_##T##3 = metal::packed_vec<T, 3>; \
   using packed_##T##4 = metal::packed_vec<T, 4>;
+#ifdef __CUDACC__ // whose own vectors have these names
+namespace msl {
+#endif
 MSL_VEC_NAMES(bool) MSL_VEC_NAMES(char) MSL_VEC_NAMES(uchar) MSL_VEC_NAMES(short) MSL_VEC_NAMES(ushort)
 MSL_VEC_NAMES(int) MSL_VEC_NAMES(uint) MSL_VEC_NAMES(long) MSL_VEC_NAMES(ulong)
 MSL_VEC_NAMES(half) MSL_VEC_NAMES(bfloat) MSL_VEC_NAMES(float)
+#ifdef __CUDACC__
+} // namespace msl
+#endif
