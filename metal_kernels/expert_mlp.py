@@ -134,7 +134,8 @@ def weighted_sum(y: mx.array, weights: mx.array) -> mx.array:
     return (y.astype(mx.float32) * weights[..., None]).sum(axis=1)
 
 
-def _cases(mode: str) -> list[tuple[mx.array, mx.array, mx.array, ExpertBank]]:
+def trial_cases(mode: str) -> list[tuple[mx.array, mx.array, mx.array, ExpertBank]]:
+    """Arguments of the real sizes, 16 slots; for trials and benchmarks."""
     bank, cases = random_bank(mode, 16, 4096, 1024), []
     for M in (4, 1):
         x = mx.random.normal((M, 4096), key=mx.random.key(M)).astype(mx.bfloat16)
@@ -145,7 +146,7 @@ def _cases(mode: str) -> list[tuple[mx.array, mx.array, mx.array, ExpertBank]]:
 
 
 def _row_cases(mode: str) -> list[tuple[mx.array, mx.array, ExpertBank, int]]:
-    return [(mx.repeat(x, 10, axis=0), slots.flatten(), bank, len(x)) for x, slots, _, bank in _cases(mode)]
+    return [(mx.repeat(x, 10, axis=0), slots.flatten(), bank, len(x)) for x, slots, _, bank in trial_cases(mode)]
 
 
 # One rounding to bfloat16; MLX's own operations round the activations between too.
@@ -155,7 +156,7 @@ EXPERTS = {
         name=f"expert_mlp.{mode}",
         reference=expert_mlp_reference,
         ours=expert_mlp_metal,
-        cases=partial(_cases, mode),
+        cases=partial(trial_cases, mode),
         tolerance=TOLERANCE,
         stock={"mlx": expert_mlp_stock},
     )

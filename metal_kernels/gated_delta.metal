@@ -71,15 +71,15 @@ for (int t = 0; t < tokens; t++) {
 
 // kernel gated_delta_chunked(q, k, v, g, beta, state, tokens) -> o, new_state
 // Eight tokens at a time, in products of 8x8 matrices. With G the running sum of g in the chunk and
-// D_ij = exp(G_i - G_j) for j <= i (masked before exp: above the diagonal it would overflow):
+// D_ij = exp(G_i - G_j) for j <= i (above the diagonal it would overflow):
 //
 //   A_ij = beta_i D_ij (k_i . k_j), j < i          M = (I + A)^-1 diag(beta)
 //   U = M (V - exp(G) K S^T)                       [token, value]
 //   O = exp(G) Q S^T + (D_ij (q_i . k_j)) U        S^T <- exp(G_8) S^T + K^T (exp(G_8 - G) U)
 //
 // A simdgroup takes 8 value rows and holds S^T [DK, 8] as matrices; M and D (Q K^T), the same for all of them, are
-// made by two of them. grid (32, DV / 8, B * HV), threadgroup (32, SIMDGROUPS, 1). Tokens past the end count as
-// k = q = v = 0, g = beta = 0, which changes nothing.
+// made by two of them. grid (32, DV / 8, B * HV), threadgroup (32, SIMDGROUPS, 1). Tokens past the end have
+// k = 0, which changes nothing.
 threadgroup float keys[TILE * DK], queries[TILE * DK];
 threadgroup float solve[TILE * TILE], attend[TILE * TILE];
 threadgroup float G[TILE], betas[TILE];
@@ -129,9 +129,9 @@ for (uint start = 0; start < uint(tokens); start += TILE) {
     for (uint j = 0; j < 2; j++) {
       const uint col = place.y + j;
       const bool below = which == 0 ? col < row : col <= row;
-      const float decayed = sum.thread_elements()[j] * (below ? exp(G[row] - G[col]) : 0.0f);
-      if (which == 0) solve[row * TILE + col] = betas[row] * (below ? decayed : 0.0f);
-      else attend[row * TILE + col] = below ? decayed : 0.0f;
+      const float decayed = below ? sum.thread_elements()[j] * exp(G[row] - G[col]) : 0.0f;
+      if (which == 0) solve[row * TILE + col] = betas[row] * decayed;
+      else attend[row * TILE + col] = decayed;
     }
     if (which == 0) { // (I + A)^-1 by forward substitution, a column per lane
       simdgroup_barrier(mem_flags::mem_threadgroup);

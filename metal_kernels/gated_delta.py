@@ -198,14 +198,14 @@ def unit_lower_inverse(A: mx.array) -> mx.array:
     return inverse.reshape(A.shape)
 
 
-def _cases(T: int) -> list[tuple[mx.array, ...]]:
-    """The real heads: 16 of keys, 64 of values, 128 by 128."""
+def trial_cases(T: int, Hk: int = 16, Hv: int = 64) -> list[tuple[mx.array, ...]]:
+    """Arguments of the real head size, 128 by 128; for trials and benchmarks."""
     keys = iter(mx.random.split(mx.random.key(T), 6))
-    q, k = (mx.fast.rms_norm(mx.random.normal((1, T, 16, 128), key=next(keys)), None, 1e-6) for _ in range(2))
-    v = mx.random.normal((1, T, 64, 128), key=next(keys))
-    g = -mx.random.uniform(0, 0.5, (1, T, 64), key=next(keys))
-    beta = mx.random.uniform(0, 1, (1, T, 64), key=next(keys))
-    state = mx.random.normal((1, 64, 128, 128), key=next(keys))
+    q, k = (mx.fast.rms_norm(mx.random.normal((1, T, Hk, 128), key=next(keys)), None, 1e-6) for _ in range(2))
+    v = mx.random.normal((1, T, Hv, 128), key=next(keys))
+    g = -mx.random.uniform(0, 0.5, (1, T, Hv), key=next(keys))
+    beta = mx.random.uniform(0, 1, (1, T, Hv), key=next(keys))
+    state = mx.random.normal((1, Hv, 128, 128), key=next(keys))
     return [(q / 128, k / 128**0.5, v, g, beta, state)]
 
 
@@ -213,7 +213,7 @@ DECODE = Operation(
     name="gated_delta.decode",
     reference=gated_delta_reference,
     ours=gated_delta_metal,
-    cases=lambda: _cases(5) + _cases(1),
+    cases=lambda: trial_cases(5) + trial_cases(1),
     tolerance=1e-4,
     stock={"mlx": gated_delta_mlx},
 )
@@ -221,7 +221,7 @@ PREFILL = Operation(
     name="gated_delta.prefill",
     reference=gated_delta_reference,
     ours=gated_delta_chunked_metal,
-    cases=lambda: _cases(13) + _cases(256),
+    cases=lambda: trial_cases(13) + trial_cases(256),
     tolerance=1e-4,
     stock={"ours, token by token": gated_delta_metal, "mlx": gated_delta_mlx},
 )
@@ -229,6 +229,6 @@ STEPS = Operation(
     name="gated_delta.steps",
     reference=gated_delta_steps_reference,
     ours=gated_delta_steps_metal,
-    cases=lambda: _cases(4),
+    cases=lambda: trial_cases(4),
     tolerance=1e-4,
 )

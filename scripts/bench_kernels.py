@@ -1,13 +1,13 @@
 """What each kernel moves and dispatches, beside MLX's own operations. Counted, so the same on every machine.
 
-    python scripts/bench_kernels.py [--quick] [--json FILE]
+    python scripts/bench_kernels.py [--quick] [--json FILE] [--nvidia]
 
 "least" is the bytes an operation cannot avoid: every weight, state and activation in use read or written once.
 "x least" is what comes from memory when buffers up to 2 MB stay in the cache that all cores share, "x asked" what the
 threadgroups ask for, that cache included.
 Ours are counted by running the shipped Metal text on the CPU runner of tests/metal_cpu; so are MLX's big kernels (its
 own headers). MLX's small operations are counted from the graph, fused wherever a compiler could. On Metal each
-candidate is timed too, beside a copy's bandwidth.
+candidate is timed too, beside a copy's bandwidth; with --nvidia the same text runs on an NVIDIA GPU (tests/metal_cuda).
 """
 
 import argparse
@@ -116,6 +116,18 @@ def experts(mode: str, M: int, K: int, S: int, H: int, I: int) -> list[Row]:  # 
     ]
 
 
+def prefill(rows: int, E: int, N: int, H: int) -> Row:
+    """MLX's grouped product of sorted rows, the one that a kernel of ours for prompts would have to beat: E experts
+    [N, H] with so many rows each."""
+    parts = _parts(random_bank("mxfp4", E, H, N // 2).gate_up)
+    x = mx.random.normal((rows * E, H)).astype(mx.bfloat16)
+    ids = mx.repeat(mx.arange(E, dtype=mx.uint32), rows)
+    mx.eval(x, ids, parts)
+    _, y, counters = stock.gather_qmm(x, ids, parts, "mxfp4", variant="count")
+    least = sum(a.nbytes for a in (x, ids, y, *parts))
+    return counted(f"expert_gemm {rows} rows each", "mlx", least, [counters])
+
+
 def _parts(stack: Stack) -> list[mx.array]:
     return [t for t in (stack.weight, stack.scales, stack.biases) if t is not None]
 
@@ -203,13 +215,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small shapes: a minute less, the ratios a little worse")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows and ratios there too")
+    parser.add_argument("--nvidia", action="store_true", help="on an NVIDIA GPU instead: errors and times")
     options = parser.parse_args()
+    if options.nvidia:
+        from metal_cuda.device import DriverError
+        from metal_cuda.measure import measured
+
+        try:
+            rows = measured(options.quick)
+        except DriverError as error:
+            sys.exit(str(error))
+        print("\n".join(str(row) for row in rows))
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        return
     quick = options.quick
     H, I, heads = (1024, 512, (4, 16)) if quick else (4096, 1024, (16, 64))  # noqa: E741
     rows = [*routing(1, 512, 10), *routing(8, 512, 10)]
     for mode in ("mxfp4",) if quick else ("mxfp4", "nvfp4", "affine"):
         for M in (1, 4, 8) if mode == "mxfp4" else (1,):
             rows += experts(mode, M, 10, 32, H, I)
+    rows += [prefill(n, 18, 512, 512) for n in (16, 40)]
     for T in (1, 64):
         rows += gates(T, *heads, 128)
     for T in (1, 4, 64):

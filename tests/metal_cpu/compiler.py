@@ -19,6 +19,7 @@ VARIANTS: dict[str, list[str]] = {
     "thread": ["-fsanitize=thread", "-DMSL_TSAN", "-DMSL_INSTRUMENTED"],
 }
 RUNTIME = ["machine.cpp", "count.cpp", "main.cpp"]
+_scratch: Path | None = None
 
 
 class CompileError(Exception):
@@ -49,6 +50,12 @@ def cache_folder() -> Path:
         return folder
     except OSError:
         return Path(tempfile.gettempdir()) / f"metal-cpu-{os.getuid()}"
+
+
+def use_scratch(folder: Path) -> None:
+    """From now on this process puts new kernels there, and takes from the cache what it has: for kernels run once."""
+    global _scratch
+    _scratch = folder
 
 
 @functools.cache
@@ -87,6 +94,7 @@ def _run(command: list[str], output: Path) -> None:
 
 def _runtime(variant: str, folder: Path) -> list[Path]:
     """The machine's objects. They are not instrumented: their accesses are not the kernel's."""
+    folder.mkdir(parents=True, exist_ok=True)
     defines = [flag for flag in VARIANTS[variant] if flag.startswith("-D")]
     names = [n for n in RUNTIME if n != ("count.cpp" if variant != "count" else "main.cpp")]
     if variant == "plain":
@@ -102,12 +110,13 @@ def _runtime(variant: str, folder: Path) -> list[Path]:
 
 def build(unit: str, variant: str, folder: Path | None = None) -> Path:
     """Compile a translation unit: a shared library for plain and count, a program for the sanitizers."""
-    folder = folder or cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     library = variant in ("plain", "count")
-    output = folder / f"{_hash(unit, VARIANTS[variant], _flags())}{'.so' if library else '.exe'}"
-    if output.exists():
-        return output
+    name = f"{_hash(unit, VARIANTS[variant], _flags())}{'.so' if library else '.exe'}"
+    for place in (folder or cache_folder(), *([_scratch] if _scratch else [])):
+        if (place / name).exists():
+            return place / name
+    output = (folder or _scratch or cache_folder()) / name
+    output.parent.mkdir(parents=True, exist_ok=True)
     objects = _runtime(variant, cache_folder())
     with tempfile.TemporaryDirectory() as scratch:
         source, kernel = Path(scratch) / "kernel.cpp", Path(scratch) / "kernel.o"

@@ -35,7 +35,10 @@ class Device:
 
     def __init__(self) -> None:
         self._modules: dict[tuple[str, str], Any] = {}
-        self._driver = ctypes.CDLL("libcuda.so.1")
+        try:
+            self._driver = ctypes.CDLL("libcuda.so.1")
+        except OSError as error:
+            raise DriverError(f"no NVIDIA driver on this machine: {error}") from None
         device, context = ctypes.c_int(), ctypes.c_void_p()
         self._call("cuInit", 0)
         self._call("cuDeviceGet", ctypes.byref(device), 0)

@@ -13,6 +13,7 @@ from metal_kernels.expert_mlp import expert_mlp_metal
 from metal_kernels.gated_delta import gated_delta_chunked_metal, gated_delta_metal
 from metal_kernels.router_topk import router_topk_metal
 
+from .device import Device, DriverError, metal_on_nvidia
 from .nvrtc import compile_cubin, library
 
 pytestmark = [
@@ -44,10 +45,14 @@ def test_a_mistake_is_refused():
         compile_cubin(PREAMBLE + kernel.text.replace("simd_max(", "simd_maxx("), kernel.instance)
 
 
+@pytest.mark.skipif(has_gpu(), reason="an NVIDIA GPU is here")
+def test_without_a_gpu():
+    with pytest.raises(DriverError):
+        Device()
+
+
 @pytest.mark.skipif(not has_gpu(), reason="no NVIDIA GPU")
 def test_runs():
-    from .device import Device, metal_on_nvidia
-
     with metal_on_nvidia(Device()):
         logits = mx.random.normal((5, 512))
         assert (mx.array(router_oracle(logits, 10)[0]) == router_topk_metal(logits, 10)[0]).all()
