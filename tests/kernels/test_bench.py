@@ -1,7 +1,15 @@
 """The counted promises: decode kernels move at most 1.05 of the least, a layer's experts take three dispatches."""
 
-import bench_kernels as bench
+import mlx.core as mx
 import pytest
+from kernel_bench import counts as bench
+from kernel_bench import errors, times
+from kernel_cases.oracles import experts_case
+from metal_cpu import metal_on_cpu
+
+from metal_kernels import dispatch
+from metal_kernels.dispatch import Trial, Verdict
+from metal_kernels.router_topk import ROUTER
 
 pytestmark = pytest.mark.usefixtures("compiler")
 
@@ -35,4 +43,37 @@ def test_the_table():
     text = bench.table(bench.routing(1, 512, 10))
     assert [line.split()[:3] for line in text.splitlines()[1:]] == [
         ["router_topk", "T=1", who] for who in ("ours", "mlx")
+    ]
+
+
+def test_the_table_of_errors():
+    found = {
+        "float32": [{"kernel": "a", "output": 1e-6, "state": None}, {"kernel": "b", "output": 2e-3, "state": 3e-7}]
+    }
+    lines = errors.table(found | {"bfloat16": found["float32"]}).splitlines()
+    assert [line.split() for line in lines[1:]] == [["a", "1.0e-06", "1.0e-06"], ["b", *["2.0e-03", "(3.0e-07)"] * 2]]
+
+
+def test_least_bytes():
+    assert times.least_bytes((mx.zeros(8), 3), [mx.zeros(2)]) == 40
+    x, _, weights, bank = experts_case("affine", 2, 2, 5, 128, 64)
+    slots = mx.array([[4, 0], [0, 4]], mx.uint32)
+    expert = 3 * 128 * 64 // 2 + 3 * 128 * 64 // 64 * 2 * 2  # 4-bit codes; two bfloat16 for each group of 64
+    assert times.least_bytes((x, slots, weights, bank), [x]) == 2 * x.nbytes + 16 + 16 + 2 * expert
+
+
+def test_times_become_bandwidths(monkeypatch):
+    trials = (Trial("ours", "verified", "", 1e-6, 50.0), Trial("mlx", "mismatch", "it differs", 1.0))
+    ours, mlx = times.rows(Verdict("op", "ours", trials), 10**6, 4e10)
+    assert (ours.gigabytes_per_second, ours.share) == (pytest.approx(20), pytest.approx(0.5))
+    assert (mlx.outcome, mlx.microseconds) == ("mismatch: it differs", None)
+    monkeypatch.setattr(dispatch, "RUNS", 1)
+    with metal_on_cpu():  # as on a Mac
+        found = times.timed([ROUTER], bandwidth=1e9)
+    assert [(row.operation, row.candidate) for row in found] == [
+        ("copy", "mlx"), ("router_topk", "ours"), ("router_topk", "reference"),
+    ]  # fmt: skip
+    assert all(row.outcome == "verified" and row.share for row in found)
+    assert [line.split()[:2] for line in times.table(found).splitlines()[1:]] == [
+        [row.operation, row.candidate] for row in found
     ]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
+from kernel_bench.times import least_bytes
 
 from metal_kernels import delta_inputs as inputs
 from metal_kernels import expert_mlp as mlp
@@ -47,7 +48,16 @@ def measured(quick: bool) -> list[dict[str, Any]]:
         with metal_on_nvidia(device, REPEATS) as times:
             got = _arrays(run(*arguments))
         took = sum(time.microseconds for time in times)
-        rows.append({"operation": name, "error": disagreement(got, want), "microseconds": took})
+        rate = least_bytes(arguments, want) / took * 1e6
+        rows.append(
+            {
+                "operation": name,
+                "error": disagreement(got, want),
+                "microseconds": took,
+                "bytes_per_second": rate,
+                "of_copy": rate / rows[0]["bytes_per_second"],
+            }
+        )
     return rows
 
 
