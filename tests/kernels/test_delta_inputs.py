@@ -30,9 +30,10 @@ def check(form, arguments: tuple) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("T", [1, 2, 3, 4, 15, 16, 17, 33, 65])
-def test_lengths(form, T):
-    check(form, random_inputs(1, T, 2, 4, 64, mx.float32))
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
+@pytest.mark.parametrize("T", [1, 2, 7, 16, 17, 63, 64, 65, 130])
+def test_lengths(form, T, dtype):
+    check(form, random_inputs(1, T, 2, 4, 64, dtype))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -38,22 +38,38 @@ def packed(weights: mx.array, mode: str) -> Stack:
 SHAPES = [(1, 10, 16, 4096, 1024), (1, 2, 8, 192, 64), (2, 3, 4, 320, 128), (5, 2, 3, 192, 64), (8, 4, 6, 192, 64)]
 
 
-@pytest.mark.parametrize(("mode", "dtype"), [("mxfp4", mx.float32), ("nvfp4", mx.float32), ("affine", mx.float32)])
+@pytest.mark.parametrize("mode", GROUPS)
 @pytest.mark.parametrize(("M", "K", "S", "H", "I"), SHAPES)
-def test_float32(mode, dtype, M, K, S, H, I):  # noqa: E741
-    arguments = experts_case(mode, M, K, S, H, I, dtype)
+def test_float32(mode, M, K, S, H, I):  # noqa: E741
+    arguments = experts_case(mode, M, K, S, H, I)
     expected = experts_oracle(*arguments)
     assert spread_error(on_cpu(*arguments), expected) <= 1e-5
     assert spread_error(expert_mlp_reference(*arguments), expected) <= 1e-5
 
 
+@pytest.mark.parametrize("M", range(1, 9))
+def test_every_number_of_rows(M):
+    arguments = experts_case("mxfp4", M, 3, 4, 192, 64)
+    y, expected = on_cpu(*arguments), experts_oracle(*arguments)
+    assert spread_error(y, expected) <= 1e-5
+    assert spread_error(y, np.array(expert_mlp_reference(*arguments))) <= 1e-5
+
+
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
 @pytest.mark.parametrize("mode", GROUPS)
-def test_16_bit_activations(mode, dtype):
-    arguments = experts_case(mode, 3, 4, 5, 192, 64, dtype)
+@pytest.mark.parametrize("M", [1, 3, 7])
+def test_16_bit_activations(mode, dtype, M):
+    arguments = experts_case(mode, M, 4, 5, 192, 64, dtype)
     y, expected = on_cpu(*arguments), experts_oracle(*arguments)
     assert y.dtype == dtype
     assert spread_error(y, expected) <= TOLERANCE[dtype]
+    assert spread_error(expert_mlp_reference(*arguments), expected) <= TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+def test_16_bit_activations_at_the_real_size(dtype):
+    arguments = experts_case("mxfp4", 1, 10, 12, 4096, 1024, dtype)
+    assert spread_error(on_cpu(*arguments), experts_oracle(*arguments)) <= TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("mode", GROUPS)

@@ -11,6 +11,7 @@ from metal_kernels.gated_delta import (
     gated_delta_chunked_metal,
     gated_delta_metal,
     gated_delta_mlx,
+    gated_delta_reference,
     gated_delta_steps,
     gated_delta_steps_metal,
 )
@@ -34,10 +35,23 @@ def check(form, case: list[mx.array]) -> None:
     assert spread_error(state, expected_state) <= 1e-5
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("T", [1, 2, 7, 63, 64, 65, 130])
-def test_lengths(form, T):
-    check(form, delta_case(1, T, 2, 4, 128, mx.float32))
+def test_lengths(form, T, dtype):
+    check(form, delta_case(1, T, 2, 4, 128, dtype))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("T", [1, 2, 7, 63, 64, 65, 130])
+def test_the_reference_agrees(T, dtype):
+    """What every form is held against on a Mac is held here against the same float64."""
+    case = delta_case(1, T, 2, 4, 128, dtype)
+    o, state = gated_delta_reference(*case)
+    for form in FORMS:
+        ours, ours_state = on_cpu(form, case)
+        assert spread_error(ours, o) <= (1 if dtype == mx.float32 else 2) * TOLERANCE[dtype]  # both are rounded
+        assert spread_error(ours_state, state) <= 1e-5
 
 
 @pytest.mark.parametrize("form", FORMS)

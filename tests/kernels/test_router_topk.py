@@ -45,9 +45,11 @@ def test_ties_go_to_the_lower_expert(form, step):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
-def test_16_bit_logits(form, dtype):
-    check(form, (mx.random.normal((4, 512), key=mx.random.key(2)) * 3).astype(dtype), 10)
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
+@pytest.mark.parametrize("T", [1, 2, 7, 63, 64, 65, 130])
+def test_lengths(form, T, dtype):
+    """Rounded to 16 bits the logits have ties."""
+    check(form, (mx.random.normal((T, 512), key=mx.random.key(2)) * 3).astype(dtype), 10)
 
 
 @pytest.mark.parametrize("form", FORMS)
