@@ -1,14 +1,24 @@
-"""Automatic mistakes in our own kernels: at least 95 % must be found, and every survivor must have its reason here.
+"""Automatic mistakes in our own kernels, and who finds each: at least 95 % must be found, the rest explained.
 
-Each mutant runs in a process of its own, on small awkward shapes: numbers against float64 and counted traffic first,
-then other schedules, then the sanitizers.
+Each mutant runs in a process of its own, on small awkward shapes, under one check after the other until one objects:
+
+    numbers    a plain run, against float64
+    work       counted bytes, simd operations and barriers: more for the same result must not pass
+    schedule   the same numbers with simdgroups and lanes in another order
+    races      ThreadSanitizer
+    bounds     AddressSanitizer and UndefinedBehaviorSanitizer
+
+Whatever the check, the machine may object first (a write outside a buffer, divergence, a limit), the process may crash
+or hang, and the compiler may refuse the text.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -28,46 +38,25 @@ from metal_kernels.router_topk import router_topk_metal
 from .oracles import experts_case, experts_oracle, inputs_oracle, router_oracle
 
 CPU_SECONDS = 20  # a mutant that computes longer hangs (compiling is not counted)
-CHECKS = [
-    {"variant": "count"},
-    {"order": "reverse"},
-    {"order": "shuffled", "seed": 5},
-    {"variant": "thread"},
-    {"variant": "address"},
+CHECKS: list[tuple[str, dict[str, Any]]] = [
+    ("numbers", {}),
+    ("work", {"variant": "count"}),
+    ("schedule", {"order": "reverse"}),
+    ("schedule", {"order": "shuffled", "seed": 5}),
+    ("races", {"variant": "thread"}),
+    ("bounds", {"variant": "address"}),
 ]
+SANITIZERS = ("races", "bounds")
+FINDERS = ("compiler", "machine", "crash", *dict.fromkeys(name for name, _ in CHECKS))
 
-# Mutants that no test can tell from the kernel, and why. Keys are lines as in str(Mutant), without the number.
-EQUIVALENT: dict[str, str] = {
-    **dict.fromkeys(
-        (
-            "constexpr int HELD = (E + SIMD - 1) / SIMD; // experts per lane  ->  "
-            "constexpr int HELD = (E + SIMD + 1) / SIMD; // experts per lane",
-            "constexpr int HELD = (E + SIMD - 1) / SIMD; // experts per lane  ->  "
-            "constexpr int HELD = (E + SIMD - 1) * SIMD; // experts per lane",
-            "for (int i = 0; i < HELD; i++) {  ->  for (int i = 0; i <= HELD; i++) {",
-        ),
-        "room for more experts than there are: those past E are not free, so never looked at",
-    ),
-    "const bool free = expert < E && !(taken >> i & 1);  ->  const bool free = expert <= E && !(taken >> i & 1);": (
-        "expert E is what a lane with nothing to offer says too"
-    ),
-    "if (lane == 0) {  ->  if (lane == 1) {": "one lane writes, whichever: all have the same",
-    "return x + simd_shuffle_xor(x, 2);  ->  return x + simd_shuffle_xor(x, 3);": (
-        "lanes 2 and 3 of a quad hold the same after the first step"
-    ),
-    "W.thread_elements()[j] = (token < count ? float(v[values + j]) : 0.0f) - grown * KS.thread_elements()[j];  ->  "
-    "W.thread_elements()[j] = (token < count ? float(v[values + j]) : 0.5f) - grown * KS.thread_elements()[j];": (
-        "a token past the end has no key: its update goes nowhere"
-    ),
-    "betas[lane] = real ? float(beta[(at + lane) * HV + head]) : 0.0f;  ->  "
-    "betas[lane] = real ? float(beta[(at + lane) * HV + head]) : 0.5f;": (
-        "a token past the end has no key: its update goes nowhere"
-    ),
-    "for (uint j = 0; j < i; j++) column[i] -= solve[i * TILE + j] * column[j];  ->  "
-    "for (uint j = 0; j <= i; j++) column[i] -= solve[i * TILE + j] * column[j];": "the diagonal of A is 0",
-    "const float e = lane < K ? exp(best - largest) : 0.0f;  ->  "
-    "const float e = lane <= K ? exp(best - largest) : 0.0f;": "the best of lane K is -infinity, its exponential 0",
-}
+
+@dataclass(frozen=True)
+class Verdict:
+    """A mutant as in str(Mutant), who found it (empty for a survivor), and what was wrong."""
+
+    mutant: str
+    by: str
+    said: str = ""
 
 
 def _router(T: int, E: int, k: int) -> float:
@@ -129,81 +118,83 @@ CASES: dict[str, list[Callable[[], float]]] = {
 WRONG = 2e-5
 
 
-def run_cases(file: str, text: str, options: dict) -> tuple[str, list[list[int]]]:
-    """What is wrong with the first case that is wrong, and the work that each case took."""
-    parsed = launch.parse(text)
-    launch.sources = {file: parsed}.__getitem__
-    work: list[list[int]] = []
+def run_cases(file: str, text: str, options: dict[str, Any]) -> tuple[str, list[int]]:
+    """What is wrong with the first case that is wrong, and the work of every launch."""
+    launch.sources = {file: launch.parse(text)}.__getitem__
+    work: list[int] = []
     for case in CASES[file]:
         with metal_on_cpu(**options) as launches:
             error = case()
         if not error < WRONG:
             return f"error {error:.1e}", work
-        work.append([_work(one) for one in launches])
+        work += [_work(one) for one in launches]
     return "", work
 
 
 def _work(one: Launch) -> int:
-    """Bytes as asked for by threads, and operations: more work for the same result must not pass."""
+    """Bytes as asked for by threads, and operations."""
     c = one.counters
     return sum(t.read + t.written for t in c.traffic.values()) + c.simd_ops + c.matrix_ops + c.threadgroup_barriers
 
 
-def _run_in(folder: str | None, file: str, text: str, options: dict) -> tuple[str, list[list[int]]]:
+def _run_in(folder: str | None, file: str, text: str, options: dict[str, Any]) -> tuple[str, list[int]]:
     if folder is not None:
         use_scratch(Path(folder))
     return run_cases(file, text, options)
 
 
-def run_mutant(folder: str | None, file: str, text: str, options: dict) -> tuple[str, list[list[int]]]:
-    """`run_cases` in a process that a mutant may crash or hang."""
-    try:
-        return run_alone(_run_in, folder, file, text, options, cpu_seconds=CPU_SECONDS)
-    except (Died, Fault, CompileError, RuntimeError, ValueError) as error:
-        return f"{type(error).__name__}: {str(error)[:80]}", []
-
-
 preload(__name__)
 
 
-def verdicts(file: str, chosen: slice, checks: list[dict]) -> Iterator[tuple[Mutant, str]]:
-    """Each mutant of a file, and who found it; empty for a survivor."""
-    original, expected = (resources.files("metal_kernels") / f"{file}.metal").read_text(), []
+@cache
+def original(file: str) -> str:
+    return (resources.files("metal_kernels") / f"{file}.metal").read_text()
+
+
+@cache
+def mutants_of(file: str) -> list[Mutant]:
+    return mutants(original(file))
+
+
+def judged(
+    file: str, chosen: Sequence[Mutant], checks: Sequence[tuple[str, dict[str, Any]]] = CHECKS
+) -> Iterator[Verdict]:
+    """The verdict on each of some mutants of a file."""
+    usual: list[int] | None = None
+    for name, options in checks:
+        by, said, work = _objection(None, file, original(file), options, name)
+        assert not by, f"the kernel itself fails {name} {options}: {said}"
+        usual = work if name == "work" else usual
     with tempfile.TemporaryDirectory() as folder:
-        for options in checks:
-            complaint, work = run_mutant(None, file, original, options)
-            assert complaint == "", f"the kernel itself fails {options}: {complaint}"
-            if options.get("variant") == "count":
-                expected = work
-        for mutant in mutants(original)[chosen]:
-            found = ""
-            for options in checks:
-                found, work = run_mutant(folder, file, mutant.text, options)
-                if not found and options.get("variant") == "count" and work != expected:
-                    more = any(a > b for a, b in zip(_flat(work), _flat(expected), strict=False))
-                    found = "it does more" if more or len(_flat(work)) != len(_flat(expected)) else ""
-                if found:
+        for mutant in chosen:
+            by = said = ""
+            for name, options in checks:
+                by, said, work = _objection(folder, file, mutant.text, options, name)
+                if not by and name == "work" and usual is not None and _more(work, usual):
+                    by, said = "work", "it does more"
+                if by:
                     break
-            yield mutant, found
+            yield Verdict(str(mutant), by, said)
 
 
-def _flat(lists: list[list[int]]) -> list[int]:
-    return [x for some in lists for x in some]
+def _objection(
+    folder: str | None, file: str, text: str, options: dict[str, Any], check: str
+) -> tuple[str, str, list[int]]:
+    """Who objects to a text under a check (empty if nobody does), why, and the work it took."""
+    try:
+        complaint, work = run_alone(_run_in, folder, file, text, options, cpu_seconds=CPU_SECONDS)
+    except CompileError as error:
+        return "compiler", _first_error(str(error)), []
+    except Died as error:
+        return "crash", str(error), []
+    except (Fault, RuntimeError, ValueError) as error:
+        return check if check in SANITIZERS else "machine", str(error).strip()[:80], []
+    return check if complaint else "", complaint, work
 
 
-def survivors(file: str, chosen: slice, checks: list[dict] = CHECKS) -> tuple[int, list[str]]:
-    """How many mutants were made, and which were not found and have no explanation."""
-    total, left, explained = 0, [], 0
-    for mutant, found in verdicts(file, chosen, checks):
-        total += 1
-        print(f"{file} {mutant}: {found or 'SURVIVES'}", flush=True)
-        if not found:
-            explained += (known := str(mutant).split(": ", 1)[1] in EQUIVALENT)
-            left += [] if known else [str(mutant)]
-    print(f"{file}: {total} mutants, {total - len(left) - explained} found, {explained} explained, {len(left)} not")
-    return total, left
+def _more(work: list[int], usual: list[int]) -> bool:
+    return len(work) != len(usual) or any(a > b for a, b in zip(work, usual, strict=True))
 
 
-def lines(file: str) -> set[str]:
-    original = (resources.files("metal_kernels") / f"{file}.metal").read_text()
-    return {str(mutant).split(": ", 1)[1] for mutant in mutants(original)}
+def _first_error(log: str) -> str:
+    return next((line.partition("error: ")[2] for line in log.splitlines() if "error: " in line), log)[:80]

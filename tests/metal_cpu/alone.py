@@ -36,6 +36,8 @@ def run_alone(function: Callable[..., Any], *arguments: Any, cpu_seconds: int = 
         outcome, value = receive.recv()
     except EOFError:
         process.join()
+        if (process.exitcode or 0) >= 0:  # no signal ended it: it never began
+            raise ChildProcessError(f"a process ended with status {process.exitcode} before it answered") from None
         raise Died("it hangs" if process.exitcode == -signal.SIGXCPU else "it crashes") from None
     finally:
         process.kill()
