@@ -1,11 +1,13 @@
 """An agent's conversation with our server and with mlx_lm.server: how many prompt tokens each reads again.
 
-    python scripts/bench_agent.py [--quick] [--json FILE] [--model DIR] [--peer PYTHON]
+    python scripts/bench_agent.py [--quick] [--json FILE] [--model DIR] [--template FILE] [--peer PYTHON]
 
 The same client, which sends no thinking back, talks with both over HTTP: questions, tool calls, long results. For every
 request: the prompt's tokens, how many the server says it had, and how many were new to it in any case: those after what
 it has read and said before. Both use a copy of the model with float32 activations, which a CPU computes fastest.
-`--peer` is a Python that has mlx-lm (default: this one).
+`--peer` is a Python that has mlx-lm (default: this one). It needs the chat template that comes with the released model
+(`--template chat_template.jinja`, where the model has none): another one leaves tools and thinking out, and compares
+nothing; so without it only ours is measured.
 """
 
 import argparse
@@ -114,6 +116,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--model", default="miniature")
+    parser.add_argument("--template", type=Path, metavar="FILE", help="chat_template.jinja of the released model")
     parser.add_argument("--peer", default=sys.executable, metavar="PYTHON")
     args = parser.parse_args()
     scratch = tempfile.TemporaryDirectory()
@@ -122,15 +125,19 @@ def main() -> None:
         "qwen35 serve": ([sys.executable, "-m", "qwen35_local.cli", "serve", "--model", path], Path(path).name),
         "mlx_lm.server": ([args.peer, "-m", "mlx_lm", "server", "--model", path], path),
     }
+    if args.template:
+        shutil.copy(args.template, Path(path) / "chat_template.jinja")
+    if not (Path(path) / "chat_template.jinja").exists():
+        print("the model has no chat_template.jinja: mlx_lm.server is left out (see --template)")
+        del commands["mlx_lm.server"]
     results = {}
     for name, (command, model) in commands.items():
         with server(command) as port:
             results[name] = conversation(port, model, 5 if args.quick else REQUESTS)
-    ours, theirs = results.values()
-    print(f"{'request':>8} {'after a':9} {'prompt':>7} {'ours read':>10}   {'prompt':>7} {'mlx_lm read':>12}")
-    for number, (a, b) in enumerate(zip(ours, theirs, strict=True), 1):
-        print(f"{number:>8} {a['asked']:9} {a['prompt']:>7} {a['read']:>10}   {b['prompt']:>7} {b['read']:>12}")
     for name, rows in results.items():
+        print(f"{name}\n{'request':>8} {'after a':9} {'prompt':>7} {'read':>6}  why more than what is new")
+        for number, row in enumerate(rows, 1):
+            print(f"{number:>8} {row['asked']:9} {row['prompt']:>7} {row['read']:>6}  {row['why']}")
         read, prompt = (sum(row[key] for row in rows) for key in ("read", "prompt"))
         print(
             f"{name}: {read} of {prompt} prompt tokens read; {statistics.median(r['s'] for r in rows):.2f} s a request"
