@@ -2,6 +2,7 @@
 test_media_oracle.py."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,8 @@ def test_transparent_palette_lies_on_white():
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_large_transparent_pictures_are_laid_on_white_in_stripes(monkeypatch, mode):
-    data = encoded(noise((90, 140), mode), **({"transparency": 3} if mode == "P" else {}))
+    options: dict[str, Any] = {"transparency": 3} if mode == "P" else {}
+    data = encoded(noise((90, 140), mode), **options)
     whole = images.look(data, SMALL).patches()
     monkeypatch.setattr(images, "STRIPE", 90 * 33)
     assert np.array_equal(images.look(data, SMALL).patches(), whole)
