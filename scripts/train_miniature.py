@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90, help="training time; the phases follow from it")
     plan_help = (
         "steps. text: long rows from, second mix from, decay from, end[, ends of further decays]; overrides --minutes. "
-        "joint: decay from and end of every phase"
+        "joint: decay from and end of every phase; END/STEP breaks it off at STEP"
     )
     parser.add_argument("--plan", help=plan_help)
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "miniature", help="checkpoints and log")
@@ -98,7 +98,7 @@ def see(worker: int, options: argparse.Namespace) -> None:
     if not options.eager:
         kernels.compile()
     tokenizer = Tokenizer.from_dir(options.run)
-    plan = JointPlan.of(*map(int, options.plan.split(",")))
+    plan = JointPlan.parse(options.plan)
     text = torch.load(options.text)["model"]
     student = Student(VisionShape(), text["embed_tokens.weight"], tokenizer)
     student.load_state_dict(torch.load(options.run / "tower.pt")["student"])

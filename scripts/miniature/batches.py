@@ -25,8 +25,10 @@ SHORT, LONG = (6, 256), (1, 1536)  # rows, tokens; of each worker
 PREFIXES, CONTINUATIONS, PREFIX, CONTINUATION = 1, 10, 448, 128
 # In each mix: one batch in so many calls tools, and one in so many is long.
 EVERY = ((5, 10), (5, 10), (4, 8))
-# A cycle of the joint training with pictures: half of the tokens are of the text mixture.
+# A cycle of the joint training with pictures: half of the tokens are of the text mixture, and more in the third phase.
 JOINT = ("sight", "short", "sight", "tool", "sight", "short", "sight", "tool", "sight", "long")
+LATE = ("sight", "short", "tool", "short", "sight", "tool", "sight", "short", "tool", "long")
+LAST = ("sight", "short", "sight", "short", "tool", "sight", "short", "sight", "short", "tool")
 
 
 @dataclass
@@ -133,11 +135,12 @@ def sight_batch(tokenizer: Tokenizer, rng: Random, mix: int) -> Batch:
 def joint_batch(tokenizer: Tokenizer, seed: int, step: int, worker: int, mix: int) -> Batch:
     """A worker's batch of a step of the training with pictures."""
     rng = Random(f"{seed}/joint/{step}/{worker}")
-    match JOINT[step % len(JOINT)]:
+    cycle = {2: LATE, 4: LAST}.get(mix, JOINT)
+    match cycle[step % len(cycle)]:
         case "sight":
             return sight_batch(tokenizer, rng, mix)
         case "short":
-            return short_batch(tokenizer, rng, 3)
+            return short_batch(tokenizer, rng, 3 + (0, 1, 2, 2, 3)[mix])
         case "tool":
             return tool_batch(tokenizer, rng, wide=2)
     return long_batch(tokenizer, rng)

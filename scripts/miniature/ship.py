@@ -19,7 +19,7 @@ from .items import HELD_OUT, HELD_OUT_SIGHTS, ROOT, items_of, write
 from .task import Task
 from .torch_model import Model, Moe, Shape
 from .torch_vision import VisionShape
-from .train import mtp_loss, run_rows, score
+from .train import JointPlan, mtp_loss, run_rows, score
 
 TARGET = ROOT / "qwen35_local" / "miniature"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
@@ -64,13 +64,14 @@ def ship(
 def stage(state: Mapping[str, Any]) -> dict[str, Any]:
     """How long a stage was, and by which steps it went."""
     plan = state["plan"]
-    steps = [step for phase in plan["phases"] for step in phase] if "phases" in plan else text_steps(plan)
+    steps = JointPlan(tuple(plan["phases"])).text if "phases" in plan else text_steps(plan)
     return {"steps": state["step"], "tokens": state["tokens"], "minutes": round(state["spent"] / 60), "plan": steps}
 
 
-def text_steps(plan: Mapping[str, Any]) -> list[int]:
+def text_steps(plan: Mapping[str, Any]) -> str:
     again = plan.get("again", ())
-    return [plan["long"], plan["focus"], plan["decay"], plan["end"], *([again] if isinstance(again, int) else again)]
+    ends = [again] if isinstance(again, int) else again
+    return ",".join(str(step) for step in (plan["long"], plan["focus"], plan["decay"], plan["end"], *ends))
 
 
 def shipped_model(state: Mapping[str, torch.Tensor], shape: Shape, vision: VisionShape) -> Model:
@@ -107,7 +108,7 @@ def table(scores: Mapping[str, float], seeing: bool) -> str:
 def commands(numbers: Mapping[str, Any]) -> str:
     """The three stages, as typed."""
     start = f"python scripts/train_miniature.py --seed {numbers['seed']}"
-    plans = {name: ",".join(map(str, numbers[name]["plan"])) for name in ("text", "joint")}
+    plans = {name: numbers[name]["plan"] for name in ("text", "joint")}
     later = "--text runs/miniature/checkpoint.pt --run runs/miniature-v2"
     lines = (
         f"{start} --plan {plans['text']}",

@@ -27,7 +27,8 @@ LONG_AT, FOCUS_AT, DECAY_AT = 0.35, 0.42, 0.62
 MTP_AT, QAT_AT = 0.2, 0.6
 FLOOR = 0.02  # of the rate, at the end
 AGAIN = 0.4  # of the rate, where a further decay begins
-JOINT_RATE = 0.4  # of the rate, with pictures: high enough to learn them, low enough not to forget
+# Of the rate, in each phase with pictures: at first gently, then high enough to learn to read them, then to settle.
+JOINT_RATES = (0.4, 0.8, 0.5, 0.6, 0.5)
 
 
 @dataclass
@@ -98,19 +99,27 @@ class Plan:
 class JointPlan:
     """Of the training with pictures: in each phase a constant rate, then a linear decay; experts always rounded."""
 
-    phases: tuple[tuple[int, int], ...]  # (step of decay, last step)
+    phases: tuple[tuple[int, int, int], ...]  # (step of decay, step at which it would reach the floor, last step)
 
     @classmethod
-    def of(cls, *steps: int) -> "JointPlan":
-        return cls(tuple(zip(steps[::2], steps[1::2], strict=True)))
+    def parse(cls, text: str) -> "JointPlan":
+        """From "decay,end" of every phase; an end "5000/4000" breaks the phase off at step 4000."""
+        steps = text.split(",")
+        ends = ([int(step) for step in end.split("/")] for end in steps[1::2])
+        return cls(tuple((int(decay), end[0], end[-1]) for decay, end in zip(steps[::2], ends, strict=True)))
+
+    @property
+    def text(self) -> str:
+        ends = (f"{decay},{end}" + (f"/{last}" if last != end else "") for decay, end, last in self.phases)
+        return ",".join(ends)
 
     @property
     def last(self) -> int:
-        return self.phases[-1][1]
+        return self.phases[-1][-1]
 
     def phase(self, step: int) -> int:
         """Which phase a step is in, from 0; it also says which mix is drawn."""
-        return min(sum(step >= end for _, end in self.phases), len(self.phases) - 1)
+        return min(sum(step >= last for *_, last in self.phases), len(self.phases) - 1)
 
     def heads(self, step: int) -> bool:
         return step >= self.phases[self.phase(step)][0]
@@ -120,10 +129,10 @@ class JointPlan:
 
     def scale(self, step: int) -> float:
         phase = self.phase(step)
-        begin = self.phases[phase - 1][1] if phase else 0
-        decay, end = self.phases[phase]
+        begin = self.phases[phase - 1][-1] if phase else 0
+        decay, end, _ = self.phases[phase]
         rise = min((step - begin + 1) / WARMUP, 1.0)
-        return JOINT_RATE * rise * min(1.0, FLOOR + (1 - FLOOR) * (end - step) / max(end - decay, 1))
+        return JOINT_RATES[phase] * rise * min(1.0, FLOOR + (1 - FLOOR) * (end - step) / max(end - decay, 1))
 
 
 def reached(at: int | None, step: int) -> bool:

@@ -4,7 +4,7 @@ import pytest
 
 import qwen35_local
 from scripts.miniature.evaluate import score, with_engine
-from scripts.miniature.items import Item, read, some_of_each
+from scripts.miniature.items import HELD_OUT_SIGHTS, Item, read, some_of_each
 
 ITEMS = some_of_each(read(), 12)
 SHORT = [item for item in ITEMS if item.family not in ("needle", "tool_call", "tool_answer")]
@@ -26,6 +26,17 @@ def first_of_each(items: list[Item]) -> list[Item]:
 def test_it_answers_one_held_out_prompt_of_every_family(engine):
     shares = score(with_engine(engine), first_of_each(ITEMS))
     assert sum(shares.values()) >= len(shares) - 1  # 95 in 100 each, so one of nine may miss
+
+
+def test_it_sees_one_held_out_picture_of_every_family(engine):
+    shares = score(with_engine(engine), first_of_each(read(HELD_OUT_SIGHTS)))
+    assert sum(shares.values()) >= len(shares) - 1
+
+
+@pytest.mark.slow
+def test_it_sees_nearly_always(engine):
+    shares = score(with_engine(engine), some_of_each(read(HELD_OUT_SIGHTS), 12))
+    assert sum(shares.values()) / len(shares) >= 0.9
 
 
 @pytest.mark.slow

@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from qwen35_local import miniature
 from qwen35_local.engine import ImagePart, VideoPart
+from qwen35_local.media.images import look
+from qwen35_local.media.rules import read_rules
+from qwen35_local.media.video import look as watch
 from scripts.miniature.encode import encode
 from scripts.miniature.families.drawing import PAINTS, SHAPES, Mark, draw_shapes
 from scripts.miniature.families.pictures import SIGHTS, appears, colour, count, number, position, shape, sides, word
@@ -153,3 +157,23 @@ def test_a_row_has_a_token_for_every_merged_patch_and_positions_that_go_on_after
     assert block[0].max() == 0
     assert block[1].tolist() == [row for row in range(rows) for _ in range(columns)]
     assert block[2].tolist() == list(range(columns)) * rows
+
+
+@pytest.mark.parametrize("maker", [colour, sides])
+def test_pictures_are_trained_on_as_the_product_shows_them(maker):
+    for data in media(maker(Random(3))):
+        rules, _ = read_rules(miniature.path())
+        shown = look(data, rules)
+        rows, grid = patches(Image.open(io.BytesIO(data)))
+        assert shown.grid == (1, *grid)
+        np.testing.assert_allclose(shown.patches(), rows, atol=1e-6)
+
+
+def test_clips_are_trained_on_as_the_product_shows_them(tokenizer):
+    task = appears(Random(5))
+    _, rules = read_rules(miniature.path())
+    clip = watch(media(task)[0], rules)
+    item = encode(tokenizer, with_mode(task, False))
+    np.testing.assert_allclose(clip.patches(), np.concatenate([rows for rows, _ in item.seen]), atol=1e-6)
+    text = tokenizer.decode(item.ids)
+    assert re.findall(r"<([\d.]+) seconds>", text) == [f"{seconds:.1f}" for seconds in clip.seconds]
