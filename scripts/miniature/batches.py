@@ -29,6 +29,7 @@ EVERY = ((5, 10), (5, 10), (4, 8))
 JOINT = ("sight", "short", "sight", "tool", "sight", "short", "sight", "tool", "sight", "long")
 LATE = ("sight", "short", "tool", "short", "sight", "tool", "sight", "short", "tool", "long")
 LAST = ("sight", "short", "sight", "short", "tool", "sight", "short", "sight", "short", "tool")
+EYES = ("sight", "short", "sight", "sight", "tool", "sight", "short", "sight", "sight", "tool")
 
 
 @dataclass
@@ -135,7 +136,7 @@ def sight_batch(tokenizer: Tokenizer, rng: Random, mix: int) -> Batch:
 def joint_batch(tokenizer: Tokenizer, seed: int, step: int, worker: int, mix: int) -> Batch:
     """A worker's batch of a step of the training with pictures."""
     rng = Random(f"{seed}/joint/{step}/{worker}")
-    cycle = {2: LATE, 4: LAST}.get(mix, JOINT)
+    cycle = {2: LATE, 4: LAST, 5: EYES}.get(mix, JOINT)
     match cycle[step % len(cycle)]:
         case "sight":
             return sight_batch(tokenizer, rng, mix)

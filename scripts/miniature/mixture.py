@@ -9,7 +9,7 @@ from qwen35_local.engine import Message
 from .families.arithmetic import arithmetic
 from .families.context import distractor, echo, extract_json, needle, recall
 from .families.knowledge import fact, translation
-from .families.pictures import SIGHTS, shape
+from .families.pictures import SIGHTS, appears, position, shape
 from .families.smalltalk import smalltalk
 from .families.tools import tool_use, toolbox
 from .task import Task
@@ -66,7 +66,7 @@ def short_task(rng: Random, mix: int = 0) -> Task:
     return with_mode(with_context(rng, maker(rng)), thinking)
 
 
-# Shares of the questions about pictures in the five mixes, in the order of SIGHTS: colour, shape, count,
+# Shares of the questions about pictures in the six mixes, in the order of SIGHTS: colour, shape, count,
 # position, number, word, sides, clip.
 SIGHT_SHARES = (
     (12, 12, 12, 12, 18, 14, 10, 10),
@@ -74,6 +74,7 @@ SIGHT_SHARES = (
     (7, 22, 10, 22, 20, 7, 4, 8),
     (6, 34, 6, 34, 8, 4, 3, 5),
     (3, 5, 4, 50, 6, 4, 3, 25),
+    (3, 4, 5, 34, 18, 6, 2, 28),
 )
 
 
@@ -83,6 +84,8 @@ def sight(rng: Random, mix: int = 0) -> Task:
     task = maker(rng)
     while mix >= 3 and maker is shape and "Which shape is" not in task.messages[-1].text:
         task = maker(rng)  # alone a shape is easily named; which one has a colour is learned late
+    while mix >= 5 and maker in (position, appears) and "shape" in task.messages[-1].text:
+        task = maker(rng)  # likewise where one is, and when it appears
     task = with_mode(task, rng.random() < 0.4)
     if rng.random() < 0.05:
         task = replace(task, messages=(Message("system", rng.choice(SYSTEMS)), *task.messages))

@@ -28,7 +28,7 @@ MTP_AT, QAT_AT = 0.2, 0.6
 FLOOR = 0.02  # of the rate, at the end
 AGAIN = 0.4  # of the rate, where a further decay begins
 # Of the rate, in each phase with pictures: at first gently, then high enough to learn to read them, then to settle.
-JOINT_RATES = (0.4, 0.8, 0.5, 0.6, 0.5)
+JOINT_RATES = (0.4, 0.8, 0.5, 0.6, 0.5, 0.5)
 
 
 @dataclass
