@@ -1,6 +1,8 @@
 """The shipped model through the clients: it really answers, thinks and calls."""
 
+import base64
 import json
+from pathlib import Path
 
 WEATHER = {
     "type": "function",
@@ -68,11 +70,33 @@ def test_anthropic_on_the_model(miniature):
     assert answer.content[-1].type == "tool_use"
 
 
-def test_images_are_refused_or_seen_but_never_ignored(miniature):
-    pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-    picture = f"data:image/png;base64,{pixel}"
-    content = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": picture}}]
-    answer = miniature.chat(messages=[{"role": "user", "content": content}], max_tokens=5)
-    assert answer.status_code in (200, 400)
-    if answer.status_code == 400:
-        assert answer.json()["error"]["code"] == "invalid_media"
+def test_it_says_what_is_in_a_picture_on_every_surface(miniature):
+    """The README's scene, by OpenAI's two surfaces and Anthropic's."""
+    data = base64.b64encode((Path(__file__).parents[2] / "docs" / "scene.png").read_bytes()).decode()
+    uri, question = f"data:image/png;base64,{data}", "What colour is the star?"
+    openai = miniature.openai()
+    chat = openai.chat.completions.create(
+        model="miniature",
+        messages=[
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image_url", "image_url": {"url": uri}},
+                    {"type": "text", "text": question},
+                ],
+            }
+        ],
+        temperature=0,
+    )
+    assert chat.choices[0].message.content == "The star is blue."
+    parts = [{"type": "input_image", "image_url": uri, "detail": "auto"}, {"type": "input_text", "text": question}]
+    response = openai.responses.create(
+        model="miniature", input=[{"role": "user", "content": parts}], temperature=0, reasoning={"effort": "none"}
+    )
+    assert response.output_text == "The star is blue."
+    source = {"type": "base64", "media_type": "image/png", "data": data}
+    blocks = [{"type": "image", "source": source}, {"type": "text", "text": question}]
+    told = miniature.anthropic().messages.create(
+        model="miniature", max_tokens=60, messages=[{"role": "user", "content": blocks}], extra_body={"temperature": 0}
+    )
+    assert told.content[0].text == "The star is blue."
