@@ -5,16 +5,14 @@ Nothing in them is staged: the answers are the model's own.
 
 import asyncio
 import sys
-import tempfile
 from pathlib import Path
-
-from PIL import Image, ImageDraw
 
 import qwen35_local
 from tui.app import ChatApp
 from tui.widgets.composer import Composer
 
 FOLDER = Path(__file__).parent.parent / "tui" / "screenshots"
+SCENE = Path(__file__).parent.parent / "docs" / "scene.png"  # by draw_scene.py
 SIZE = (100, 30)
 
 
@@ -29,19 +27,6 @@ async def say(app: ChatApp, pilot, text: str) -> None:
     app.chat.composer.post_message(Composer.Sent(text))
     await pilot.pause(0.1)
     await settled(app, pilot)
-
-
-def picture() -> Path:
-    """A picture to attach: a sun over the sea."""
-    image = Image.new("RGB", (640, 400), "#28508c")
-    draw = ImageDraw.Draw(image)
-    draw.ellipse((220, 70, 420, 270), fill="#f4b63c")
-    draw.rectangle((0, 230, 640, 400), fill="#123a5e")
-    for wave in range(250, 400, 24):
-        draw.line((180 + wave // 3, wave, 460 - wave // 3, wave), fill="#f4b63c", width=5)
-    path = Path(tempfile.mkdtemp()) / "sunset.png"
-    image.save(path)
-    return path
 
 
 async def shoot(folder: Path) -> None:
@@ -68,9 +53,15 @@ async def shoot(folder: Path) -> None:
         await pilot.press("ctrl+o")
         await keep("chats")
         await pilot.press("escape")
-        app.chat.verbs.slash_image(str(picture()))
-        await pilot.press(*"What is this?")
-        app.prefer(theme="qwen-light")
+        await pilot.press("ctrl+n")
+        app.prefer(theme="qwen-light", tools=False)
+        app.chat.verbs.slash_image(str(SCENE))
+        await say(app, pilot, app.chat.composer.text + "What is in the picture?")  # a blind model says that it is
+        if app.talk.tree.leaf:
+            app.chat.verbs.slash_image(str(SCENE))
+        while app.chat.pictures.media[0].sight is None:
+            await pilot.pause(0.05)
+        await pilot.press(*"And how many colours are there?" if app.talk.tree.leaf else "")
         await keep("pictures")
 
 
