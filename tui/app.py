@@ -46,8 +46,8 @@ class ChatApp(App[None]):
     }
     OptionList > .option-list--option-highlighted { background: $panel; color: $foreground; text-style: none; }
     OptionList:focus > .option-list--option-highlighted { background: $panel; color: $foreground; text-style: none; }
-    ChatApp:nocolor OptionList > .option-list--option-highlighted { text-style: reverse; }
-    ChatApp:nocolor OptionList:focus > .option-list--option-highlighted { text-style: reverse; }
+    OptionList:ansi > .option-list--option-highlighted { background: ansi_cyan; text-style: bold underline; }
+    OptionList:ansi:focus > .option-list--option-highlighted { background: ansi_cyan; text-style: bold underline; }
     Dialog OptionList:focus { border: none; }
     Dialog TextArea:focus { border: round $border; }
     Dialog Input:focus { border: none; border-bottom: solid $border; }

@@ -41,6 +41,8 @@ class Palette:
             ground = _rich(variables.get(background, "")) if background else None
             return Style(color=_rich(variables.get(name, "")), bgcolor=ground, bold=bold, underline=underline)
 
+        if ansi and dark:  # the terminal's blue can hardly be read on black
+            variables = {**variables, "primary": "ansi_bright_blue"}
         surface = "" if ansi else "surface"
         return cls(
             base=style("foreground"),

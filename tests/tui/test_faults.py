@@ -104,6 +104,10 @@ async def test_101_sixteen_colours(drive, theme: str):
             segment.style for line in d.app.chat.transcript.page.column._drawn.values() for s in line for segment in s
         ]
         colors = [style.color for style in styles if style and style.color]
+        await d.press("f3")
+        listed = [segment for line in d.app.screen._compositor.render_strips() for segment in line]
+        plain, chosen = (next(s.style for s in listed if word in s.text) for word in ("tools", "thinking"))
+        assert (plain.reverse, plain.bgcolor) != (chosen.reverse, chosen.bgcolor), "what is chosen cannot be told"
         if theme.startswith("ansi"):
             assert not any(color.is_default is False and color.type.name == "TRUECOLOR" for color in colors)
 
@@ -143,7 +147,7 @@ async def test_101_no_color(drive, monkeypatch: pytest.MonkeyPatch):
             styles = [s.style for s in one.apply([Segment("", style) for style in styles], Color.parse("black"))]
         assert not [style for style in styles if style and not (style.color or DEFAULT).is_default]
         assert not [style for style in styles if style and not (style.bgcolor or DEFAULT).is_default]
-        assert any(style and style.reverse for style in styles), "what is chosen cannot be told"
+        assert any(style and style.bold and style.underline for style in styles), "what is chosen cannot be told"
 
 
 def test_102_starts_and_leaves_in_a_terminal(tmp_path: Path):
