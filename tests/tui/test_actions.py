@@ -475,7 +475,7 @@ async def test_keys_are_changed_refused_kept_and_given_back(drive, tmp_path: Pat
         assert isinstance(d.app.screen, NumbersScreen)
         await d.press("escape")
         await d.say("/keys")
-        assert re.search(r"ctrl\+g +Numbers  stats", "\n".join(d.text_of(HelpScreen)))
+        assert re.search(r"Ctrl\+G +Numbers +stats", "\n".join(d.text_of(HelpScreen)))
         await d.press("escape")
     async with drive(["a"], data=tmp_path / "data") as d:
         await d.press("ctrl+g")

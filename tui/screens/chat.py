@@ -41,7 +41,7 @@ class ChatScreen(Screen):
         Binding("f4", "slash('stats')", "Numbers", id="stats"),
         Binding("f5", "slash('model')", "Models", id="model"),
         # With priority, so that what is typed next goes to what has the focus then, however busy the app is.
-        Binding("tab", "leave(1)", "To the next part", show=False, priority=True),
+        Binding("tab", "leave(1)", "To the next part of the screen", show=False, priority=True),
         Binding("shift+tab", "leave(-1)", "To the part before", show=False, priority=True),
         Binding("pageup", "page(-1)", "Page up", show=False, priority=True, id="page_up"),
         Binding("pagedown", "page(1)", "Page down", show=False, priority=True, id="page_down"),

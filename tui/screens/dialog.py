@@ -41,7 +41,7 @@ class Reader(Dialog[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="frame") as frame:
-            frame.border_title = self._title
+            frame.border_title, frame.border_subtitle = self._title, "Esc closes"
             with VerticalScroll():
                 yield Static(self._text)
 
