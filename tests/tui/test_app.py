@@ -223,6 +223,22 @@ async def test_enter_runs_the_command_that_is_typed_out_or_completes_it(drive):
 
 
 @run
+async def test_enter_attaches_the_picture_that_a_command_names(drive, picture: Path):
+    (picture.parent / "more").mkdir()
+    async with drive(vision=True) as d:
+        await d.press(*f"/image {picture.name}", "enter")
+        assert [media.name for media in d.app.chat.pictures.media] == [picture.name]
+        assert d.app.chat.composer.text == "[Image #1] "
+        await d.press("ctrl+u", *"/image mo", "enter")
+        assert d.app.chat.composer.text == "/image more/"
+        await d.press("ctrl+u", *"/image a s", "tab")
+        assert d.app.chat.composer.text == f"/image {picture.name}"
+        assert d.app.chat.pictures.media == ()
+        await d.press("enter")
+        assert len(d.app.chat.pictures.media) == 1
+
+
+@run
 async def test_paths_are_completed_and_files_put_in(drive, tmp_path: Path):
     (tmp_path / "notes.txt").write_text("remember the milk")
     async with drive() as d:

@@ -1,9 +1,18 @@
 """The status line and the numbers: what is shown at which width."""
 
-from tui.chat.facts import Facts
+from types import SimpleNamespace
+from typing import Any
+
+from qwen35_local.engine import EngineInfo
+from qwen35_local.events import Progress
+from tui.chat.facts import Facts, Gauges
+from tui.chat.host import Ready
+from tui.chat.turns import Turn
 from tui.palette import PLAIN
 from tui.screens.numbers import LAYERS, layer_lines, rows
 from tui.widgets.status import line, size, sparkline
+
+INFO = EngineInfo("miniature", "mlx", 32768, 2048, 8_350_320, "mxfp4", False, 9 << 20, "CPU")
 
 
 def shown(facts: Facts, width: int = 120) -> str:
@@ -13,8 +22,20 @@ def shown(facts: Facts, width: int = 120) -> str:
 def test_phases():
     assert "loading the model 25% of 4.0 GiB" in shown(Facts("loading", 1 << 30, 4 << 30))
     assert "reading 50% of 2,000 tokens, 3.0 s left" in shown(Facts("prefill", 1000, 2000, seconds=3.0))
+    assert "reading  4.0 s" in shown(Facts("prefill", seconds=4.0))
     assert "thinking 12.5 tok/s  2.0 s" in shown(Facts("thinking", rate=12.5, seconds=2.0))
     assert "no model" in shown(Facts("failed"))
+
+
+def test_the_context_is_as_full_as_it_was_until_more_is_known():
+    """A question that waits for its prompt must not empty the gauge."""
+    answer: Any = SimpleNamespace(progress=None, elapsed=2.0, rate=0.0, tokens=0)
+    talk: Any = SimpleNamespace(answer=answer)
+    gauges = Gauges()
+    gauges.read([Turn(1, 0, "assistant", stats={"prompt": 300, "tokens": 20})])
+    assert gauges.facts(Ready(INFO), talk, 0).context_used == 320
+    answer.progress = Progress("prefill", 0, 500, "tokens")
+    assert gauges.facts(Ready(INFO), talk, 0).context_used == 500
 
 
 def test_gauges():

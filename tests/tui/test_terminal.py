@@ -137,6 +137,26 @@ def test_a_first_evening(terminals: Callable[..., Terminal], tmp_path: Path):
     assert "Traceback" not in text
 
 
+def test_a_picture_is_attached_seen_and_kept(terminals: Callable[..., Terminal]):
+    """The scene of the README: a blue star over a green triangle, a red circle."""
+    terminal = terminals()
+    terminal.start("--temperature 0")
+    terminal.until("sees pictures")
+    terminal.type("/image docs/scene.png")
+    terminal.until("│ scene.png")
+    terminal.press("Enter")
+    terminal.until("[Image #1]", "1 to send · 11 tokens")
+    terminal.say("What colour is the star?", "star is blue", "scene.png  96×96 → 96×96 · 11 tokens")
+    terminal.say("What colour is the circle?", "red")
+    terminal.press("C-q")
+    terminal.until("prompt>", gone="Ask anything")
+    terminal.start("--temperature 0")
+    terminal.press("F2")
+    terminal.until("What colour is the star?")
+    terminal.press("Enter")
+    terminal.until("star is blue", "11 tokens", "red")
+
+
 def test_99_102_resize_while_streaming(terminals: Callable[..., Terminal]):
     terminal = terminals()
     terminal.start(BABBLE)

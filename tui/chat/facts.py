@@ -58,7 +58,7 @@ class Gauges:
             return Facts("ready", rate=self.rate, context_used=self.context_used, **known)
         progress = answer.progress
         known |= {"seconds": answer.elapsed, "tick": tick, "rate": answer.rate}
-        known["context_used"] = (progress.total if progress else 0) + answer.tokens
+        known["context_used"] = (progress.total if progress else self.context_used) + answer.tokens
         if answer.tokens == 0:
             done, total = (progress.done, progress.total) if progress else (0, 0)
             return Facts("prefill", done, total, **known)

@@ -56,14 +56,15 @@ class Entry(Vertical):
         event.prevent_default()
 
     def _accept(self, enter: bool) -> None:
-        """Take the marked suggestion; Enter on a command that is typed out sends it."""
+        """Take the marked suggestion; Enter sends a command that is whole with it."""
         picked, composer = self._listing.picked, self.composer
         if picked is None:
             return
-        typed = IMAGE_TOKEN.sub("", composer.text).strip()
+        typed = IMAGE_TOKEN.sub("", composer.text)
         self._offer([])
-        if enter and picked.text.strip() == typed:
-            self.post_message(Composer.Sent(typed))  # Textual ends a message of the composer's at us if we sent it
+        if enter and picked.completes(typed):
+            whole = typed[: len(typed) - picked.replaces] + picked.text
+            self.post_message(Composer.Sent(whole))  # Textual ends a message of the composer's at us if we sent it
             return
         row, column = composer.cursor_location
         start = (row, column - picked.replaces)

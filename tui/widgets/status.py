@@ -57,6 +57,8 @@ def _phase(facts: Facts, palette: Palette) -> Text:
             if facts.done and facts.total > facts.done and facts.seconds > 0.3:
                 eta = f", {duration(facts.seconds / facts.done * (facts.total - facts.done))} left"
             what = f" {facts.done / facts.total:.0%} of {facts.total:,} tokens{eta}" if facts.total else ""
+            if not what and facts.seconds > 1:
+                what = f"  {duration(facts.seconds)}"
             return Text(f"{spin} reading{what}", palette.warning)
         case "thinking" | "answering":
             return Text(f"{spin} {facts.phase} {facts.rate:.1f} tok/s  {duration(facts.seconds)}", palette.accent)

@@ -22,6 +22,12 @@ class Suggestion:
     label: str
     help: str = ""
 
+    def completes(self, typed: str) -> bool:
+        """Whether a command is whole with it: one that was typed out, or "/image" with a file."""
+        if typed.startswith("/image "):
+            return not self.text.endswith("/")
+        return typed.strip() == self.text.strip()
+
 
 def suggestions(before: str, folder: Path) -> list[Suggestion]:
     """For the text before the cursor: commands after a leading slash, files after "@" or "/image "."""

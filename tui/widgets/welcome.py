@@ -15,6 +15,8 @@ from ..safe import printable
 from .status import bar, size
 
 WIDTH = 58  # cells of the block at most
+DEMONSTRATION = "miniature"
+TRY = "a demonstration with little to say: try “What is 17 + 25?”"
 HINTS = (
     ("Enter", "sends", "Ctrl+J", "new line"),
     ("/", "commands", "@", "files and pictures"),
@@ -50,7 +52,8 @@ def _model(info: EngineInfo, palette: Palette, width: int) -> list[Text]:
     what = [printable(info.model), *([f"{weights} parameters", info.quantization] if count else [])]
     how = [f"{info.backend} {info.device}", f"{info.context:,} tokens"]
     how.append("sees pictures" if info.vision else "text alone")
-    return [*_paragraph(" · ".join(what), palette, width), *_paragraph(" · ".join(how), palette, width, "dim")]
+    about = [*_paragraph(" · ".join(what), palette, width), *_paragraph(" · ".join(how), palette, width, "dim")]
+    return about + (_paragraph(TRY, palette, width, "dim") if info.model == DEMONSTRATION else [])
 
 
 def _loading(state: Loading, palette: Palette, width: int) -> list[Text]:
