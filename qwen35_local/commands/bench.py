@@ -23,7 +23,7 @@ TEXT = "The expedition kept a careful record of every stone, bird and change of 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", default="miniature", help=MODEL_HELP)
+    parser.add_argument("model", nargs="?", default="miniature", help=MODEL_HELP.format("%(default)s"))
     parser.add_argument(
         "--prompts", default="128,512,2048", metavar="N,N", help="prompt lengths (default: %(default)s)"
     )

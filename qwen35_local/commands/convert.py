@@ -9,7 +9,7 @@ from typing import Any
 from ..checkpoint.files import Checkpoint
 from ..checkpoint.locate import find_model
 from ..hub.conversion import Conversion, plan_conversion
-from ..hub.place import free_space
+from ..hub.place import free_space, in_the_way
 from ..hub.progress import Meter, counted, size
 from ..hub.recipe import Recipe, read_rules, recipe
 from ..hub.store import Parts, check_room, convert_directory, room_needed
@@ -43,6 +43,8 @@ def chosen_parts(args: argparse.Namespace) -> Parts:
 
 def run(args: argparse.Namespace) -> int:
     source, target = find_model(args.source), args.target.expanduser().absolute()
+    if target.exists() and not args.dry_run:
+        raise in_the_way(target)
     parts = chosen_parts(args)
     plan = plan_conversion(Checkpoint.open(source).tensors, chosen_recipe(args), parts.vision, parts.mtp)
     show(plan, target, args.json)

@@ -13,7 +13,10 @@ from ..checkpoint.names import canonical
 from ..gguf.model import GgufModel
 from ..gguf.vision import find_vision
 from ..gguf.vocabulary import to_spec
+from ..hub.progress import counted, size
 from ..model.config import FULL, ModelConfig
+
+SAID = {True: "yes", False: "no"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     width = max(map(len, found))
     for name, value in found.items():
-        print(f"{name:{width}}  {value}")
+        print(f"{name:{width}}  {SAID.get(value, value) if isinstance(value, bool) else value}")
     return 0
 
 
@@ -45,10 +48,11 @@ def describe(model: str) -> dict[str, Any]:
     tokenizer.check(config.text.vocab_size)
     c = config.text
     full = c.layer_types.count(FULL)
-    names = {canonical(name) for name in checkpoint.tensors}
+    names = {canonical(name): tensor.nbytes for name, tensor in checkpoint.tensors.items()}
+    tower = sum(nbytes for name, nbytes in names.items() if name.startswith("visual."))
     return {
         "path": str(path),
-        "size": f"{checkpoint.nbytes / 1e9:.3f} GB in {len({t.file for t in checkpoint.tensors.values()})} files",
+        "size": f"{size(checkpoint.nbytes)} in {counted(len({t.file for t in checkpoint.tensors.values()}), 'file')}",
         "layers": f"{c.num_layers} ({c.num_layers - full} Gated DeltaNet, {full} attention)",
         "hidden": c.hidden_size,
         "experts": f"{c.num_experts}, {c.num_experts_per_tok} per token",
@@ -56,7 +60,12 @@ def describe(model: str) -> dict[str, Any]:
         "context": c.max_position_embeddings,
         "quantization": str(config.quantization.default) if config.quantization else "none",
         "exceptions": len(config.quantization.overrides) if config.quantization else 0,
-        "vision": any(name.startswith("visual.") for name in names),
+        "vision": tower > 0,
+        **(
+            {"tower": f"{size(tower)}, {counted(config.vision.depth, 'block')} of {config.vision.hidden_size} channels"}
+            if tower and config.vision
+            else {}
+        ),
         "mtp": any(name.startswith("mtp.") for name in names),
     }
 
@@ -67,9 +76,10 @@ def describe_gguf(model: GgufModel) -> dict[str, Any]:
     tokenizer.check(model.vocab_size)
     full = model.layers // model.number("full_attention_interval", 4)
     types = Counter(tensor.type.name for tensor in model.tensors.values())
+    part = find_vision(model)
     return {
         "path": str(model.path),
-        "size": f"{model.nbytes / 1e9:.3f} GB in {len(model.files)} files",
+        "size": f"{size(model.nbytes)} in {counted(len(model.files), 'file')}",
         "layers": f"{model.layers} ({model.layers - full} Gated DeltaNet, {full} attention)",
         "hidden": model.number("embedding_length"),
         "experts": f"{model.number('expert_count')}, {model.number('expert_used_count')} per token",
@@ -77,6 +87,7 @@ def describe_gguf(model: GgufModel) -> dict[str, Any]:
         "context": model.number("context_length"),
         "quantization": f"{model.quantization} ({', '.join(f'{count} {name}' for name, count in types.most_common())})",
         "exceptions": 0,
-        "vision": find_vision(model) is not None,
+        "vision": part is not None,
+        **({"tower": f"{size(part.nbytes)}, {part.path.name}"} if part else {}),
         "mtp": model.number("nextn_predict_layers", 0) > 0,
     }

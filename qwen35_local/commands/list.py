@@ -25,7 +25,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     width = max((len(model.name) for model in models), default=0)
     for model in models:
-        print(f"{model.name:{width}}  {size(model.nbytes):>9}  {model.state}")
+        origin = f", from {model.source}" if model.source not in ("", model.name) else ""
+        print(f"{model.name:{width}}  {size(model.nbytes):>9}  {model.state}{origin}")
     if not models:
         print(f"no models in {home} yet: `qwen35 download --dry-run` shows what fits here")
     print(f"{size(free_space(home))} of disk are free")

@@ -152,10 +152,10 @@ def lines(found: dict[str, Any]) -> list[str]:
     text = [
         f"{found['model']} on {found['machine']} with {gigabytes(found['budget_bytes'])} ({found['budget_because']})",
         *([f"positions are stretched {found['yarn']:g} times (YaRN)"] if found["yarn"] != 1 else []),
-        f"an expert: {experts['bytes_each']:,} bytes; a token uncached: "
-        f"{experts['bytes_per_token_uncached'] / 1e9:.3f} GB; all: {experts['bytes_in_all'] / 1e9:.2f} GB",
+        f"an expert: {experts['bytes_each']:,} bytes; all: {gigabytes(experts['bytes_in_all'])}; "
+        f"a token with none in memory reads {gigabytes(experts['bytes_per_token_uncached'])}",
         "",
-        *(f"{gigabytes(size):>10}  {name}" for name, size in found["reserved_bytes"].items()),
+        *(f"{gigabytes(size):>10}  {name}" for name, size in found["reserved_bytes"].items() if size),
         f"{gigabytes(found['total_bytes']):>10}  in all",
         "",
         "every expert is in memory"

@@ -21,6 +21,11 @@ def partial_of(target: Path) -> Path:
     return target.with_name(target.name + SUFFIX)
 
 
+def in_the_way(target: Path) -> StorageError:
+    """What is said where the directory to make is there already."""
+    return StorageError(f"{target} exists already: remove it first, or choose another place")
+
+
 def lock(partial: Path) -> int:
     """A file handle that keeps all others out of a directory until it is closed. Raises StorageError with the one who
     is in there, or OSError."""
@@ -49,7 +54,7 @@ class Workplace:
         if target.exists():
             self.close()
             shutil.rmtree(self.path)
-            raise StorageError(f"{target} exists already: remove it first, or choose another place")
+            raise in_the_way(target)
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
 

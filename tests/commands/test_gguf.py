@@ -26,7 +26,9 @@ def test_the_vision_part_lies_beside_the_model(qwen35, tokenizer_spec, tmp_path)
     out = tmp_path / "seeing.gguf"
     assert "46 tensors, mostly F32" in qwen35("gguf", str(model), str(out), "--matrices", "f32").out
     assert (tmp_path / "mmproj-seeing.gguf").exists()
-    assert json.loads(qwen35("info", str(out), "--json").out)["vision"] is True
+    facts = json.loads(qwen35("info", str(out), "--json").out)
+    assert facts["vision"] is True
+    assert facts["tower"].endswith(" MB, mmproj-seeing.gguf")
     out.unlink()
     assert "mmproj-seeing.gguf exists: --force replaces it" in qwen35("gguf", str(model), str(out)).err
     assert qwen35("gguf", str(model), str(tmp_path / "blind.gguf"), "--no-vision").status == 0

@@ -119,6 +119,13 @@ def test_info_reads_headers_alone(qwen35, pristine, tmp_path):
     assert facts["vision"] is False
 
 
+def test_info_tells_of_the_tower(qwen35):
+    lines = dict(line.split(maxsplit=1) for line in qwen35("info").out.splitlines())
+    assert (lines["vision"], lines["mtp"]) == ("yes", "yes")
+    assert lines["size"].endswith(" MB in 1 file")
+    assert lines["tower"].endswith(" channels")
+
+
 def test_version(qwen35):
     assert qwen35("--version").out.startswith("qwen35 0.")
 

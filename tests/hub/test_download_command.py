@@ -42,6 +42,7 @@ def test_one_line_and_again_offline(hub, home, capsys, monkeypatch):
     assert "5 files verified" in out
     assert f"me/model at {COMMIT[:12]}" in out
     assert Manifest.read(home / "model") is not None
+    assert "whole, from me/model\n" in command(capsys, "list")[1]
     before = len(hub.requests)
     code, out = command(capsys, *words(hub))
     assert (code, len(hub.requests)) == (0, before)

@@ -304,6 +304,13 @@ def test_list_and_rm(model, capsys, monkeypatch):
     assert code == 2
 
 
+def test_a_conversion_onto_a_model_is_refused_before_its_plan(model, capsys):
+    code, out = command(capsys, "convert", "miniature", str(model))
+    assert code == 2
+    assert f"{model} exists already: remove it first" in out
+    assert "packed as" not in out
+
+
 def test_what_is_being_fetched_is_not_removed(model, capsys):
     with Workplace(model.with_name("half")) as place:
         code, out = command(capsys, "rm", "half", "--yes")
