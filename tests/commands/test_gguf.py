@@ -1,8 +1,11 @@
 """`qwen35 gguf` writes what `info` reads; options of llama.cpp reach it from the command line."""
 
 import json
+from pathlib import Path
 
 from make_checkpoint import write
+
+SCENE = Path(__file__).parents[2] / "docs" / "scene.png"
 
 
 def test_a_checkpoint_becomes_a_file_and_is_described(qwen35, pristine, tmp_path):
@@ -60,3 +63,21 @@ def test_a_gguf_file_answers_from_the_shell(qwen35, pristine, llama_cpp, tmp_pat
     assert events[0]["event"] == "progress"
     assert events[-1]["event"] == "done"
     assert 1 <= events[-1]["usage"]["completion_tokens"] <= 3
+
+
+def test_the_miniature_as_a_file_answers_and_sees(qwen35, llama_cpp, tmp_path):
+    """What a machine without MLX does with a downloaded build: look at it, ask it, show it a picture."""
+    out = tmp_path / "miniature.gguf"
+    assert qwen35("gguf", "miniature", str(out)).status == 0
+    assert "mmproj-miniature.gguf" in qwen35("info", str(out)).out
+    assert "vision part mmproj-miniature.gguf" in qwen35("plan", "--model", str(out)).out
+    options = ("--model", str(out), "--temperature", "0", "--threads", "1", "--quiet")
+    assert "42" in qwen35("run", "What is 17 + 25?", *options).out
+    assert qwen35("run", "--image", str(SCENE), "What colour is the star?", *options).out == "The star is blue.\n"
+
+
+def test_the_quickstart_with_llama_cpp(qwen35, llama_cpp):
+    """`scripts/quickstart PROMPT --backend llama.cpp` is `run` in the project's own environment."""
+    answer = qwen35("run", "What is 17 + 25?", "--backend", "llama.cpp", "--threads", "1", "--temperature", "0")
+    assert answer.status == 0
+    assert "42" in answer.out
