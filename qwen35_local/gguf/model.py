@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import CheckpointError, ConfigError, ModelNotFound
 from .header import GgufTensor, read_header
+from .numbers import check_language
 
 ARCHITECTURE = "qwen35moe"
 VISION_PREFIX = "mmproj"  # of the names of files that hold vision parts
@@ -53,6 +54,7 @@ class GgufModel:
             raise ConfigError(f"{self.path.name} is the vision part of a model: give the file of the language model")
         if found != ARCHITECTURE:
             raise ConfigError(f"{self.path.name} holds a {found!r} model: this engine runs {ARCHITECTURE} only")
+        check_language(self.path.name, ARCHITECTURE, self.metadata)
 
     def number(self, key: str, default: int | None = None) -> int:
         """A metadata value of the architecture, as a whole number."""
@@ -163,7 +165,6 @@ def _check_part(path: Path, metadata: Mapping[str, Any], number: int, count: int
         raise CheckpointError(
             f"{path.name} says that it is one of {metadata.get('split.count', 1)} parts, its name says {count}"
         )
-    if metadata.get("split.no", 0) != number:
-        raise CheckpointError(
-            f"{path.name} holds part {metadata.get('split.no', 0) + 1} of {count}, not {number + 1}: it was renamed"
-        )
+    if (held := metadata.get("split.no", 0)) != number:
+        part = held + 1 if isinstance(held, int) else repr(held)
+        raise CheckpointError(f"{path.name} holds part {part} of {count}, not {number + 1}: it was renamed")

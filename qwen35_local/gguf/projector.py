@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
-from ..media.rules import IMAGES, VIDEOS, Rules
+from ..media.rules import IMAGES, VIDEOS, Rules, check_values
 from ..model.config import ModelConfig
 from ..model.vision_config import VisionConfig
 from .layout import Entry
@@ -96,13 +96,15 @@ def metadata(config: ModelConfig, name: str, pictures: Rules, clips: Rules) -> M
 
 
 def rules_of(values: Mapping[str, Any]) -> tuple[Rules, Rules]:
-    """(for pictures, for clips) from a file's metadata; as released where it does not say."""
+    """(for pictures, for clips) from a file's metadata; as released where it does not say. Raises ConfigError."""
     sizes = {key: values.get(f"clip.vision.{key}") for key in ("patch_size", "image_min_pixels", "image_max_pixels")}
-    colours = {key: tuple(map(float, values[f"clip.vision.image_{key}"])) for key in ("mean", "std")}
+    colours = {key: tuple(np.ravel(values[f"clip.vision.image_{key}"]).tolist()) for key in ("mean", "std")}
     merge = values.get("clip.vision.spatial_merge_size", IMAGES.merge_size)
     common = {"patch_size": sizes["patch_size"], "merge_size": merge, **colours}
     bounds = (sizes["image_min_pixels"] or IMAGES.min_pixels, sizes["image_max_pixels"] or IMAGES.max_pixels)
     clips = {key: values.get(f"{CLIPS}.{key}", getattr(VIDEOS, key)) for key in CLIP_RULES}
+    for rules in ({"min_pixels": bounds[0], "max_pixels": bounds[1]}, clips):
+        check_values({**rules, **common}, "the vision part")
     return replace(IMAGES, min_pixels=bounds[0], max_pixels=bounds[1], **common), replace(VIDEOS, **clips, **common)
 
 

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import CheckpointError, ConfigError
 from ..media.rules import Rules
 from .header import Header, read_header
 from .model import VISION_PREFIX, GgufModel
+from .numbers import check_vision
 from .projector import PROJECTOR, rules_of
 
 PREFERRED = ("F16", "BF16", "Q8_0", "F32")  # of several: the quickest that costs nothing
@@ -29,6 +32,7 @@ class VisionPart:
         _check_kind(header)
         if (found := _number(header, "projection_dim")) != width:
             raise ConfigError(f"{path.name} makes features of {found} channels, the model's hidden size is {width}")
+        check_vision(path.name, header.metadata)
         shapes = dict(_shapes(header, width))
         for name, shape in shapes.items():
             if name not in header.tensors:
@@ -70,7 +74,7 @@ def _check_kind(header: Header) -> None:
     kind = values.get("clip.vision.projector_type", values.get("clip.projector_type"))
     if kind != PROJECTOR:
         raise ConfigError(f"{header.path.name} is the vision part of another model: it has {kind!r}, not {PROJECTOR!r}")
-    if any(map(bool, values.get("clip.vision.is_deepstack_layers", ()))):
+    if np.any(values.get("clip.vision.is_deepstack_layers", ())):
         raise ConfigError(f"{header.path.name} has deepstack layers, which Qwen3.5 has not: it is of another model")
     if not {"clip.vision.image_mean", "clip.vision.image_std"} <= values.keys():
         raise ConfigError(f"{header.path.name} does not say how pictures are normalised: fetch it again")

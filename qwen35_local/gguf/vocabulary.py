@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from ..errors import TokenizerError
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
@@ -53,7 +55,7 @@ def to_spec(metadata: Mapping[str, Any]) -> str:
     tokens, kinds, merges = (metadata.get(f"{KEY}.{key}") for key in ("tokens", "token_type", "merges"))
     if metadata.get(f"{KEY}.model") != "gpt2" or not isinstance(tokens, list) or not isinstance(merges, list):
         raise TokenizerError("the GGUF file carries no byte-level BPE tokenizer: it is not a whole Qwen3.5 file")
-    kinds = [] if kinds is None else list(kinds)
+    kinds = list(kinds) if np.ndim(kinds) == 1 else []  # pyright: ignore[reportArgumentType]
     if len(kinds) != len(tokens):
         raise TokenizerError(f"the GGUF file has {len(tokens)} tokens, but does not say of what kind each is")
     vocab: dict[str, int] = {}

@@ -93,13 +93,18 @@ def _rules(values: Mapping[str, Any], default: Rules) -> Rules:
     }
     names = ("patch_size", "temporal_patch_size", "merge_size", "rescale_factor", "fps", "min_frames", "max_frames")
     chosen |= {name: values.get(name) or getattr(default, name) for name in names}
+    check_values(chosen, "the preprocessor config")
+    return Rules(**chosen)
+
+
+def check_values(chosen: Mapping[str, Any], where: str) -> None:
+    """Values of `Rules` that a file gave, by name. Raises ConfigError."""
     for name, value in chosen.items():
         numbers = value if isinstance(value, tuple) else (value,)
         if not all(isinstance(number, int | float) and number > 0 for number in numbers) and name != "mean":
-            raise ConfigError(f"{name} in the preprocessor config must be above 0, not {value!r}")
+            raise ConfigError(f"{name} in {where} must be above 0, not {value!r}")
     if len(chosen["mean"]) != 3 or len(chosen["std"]) != 3:
-        raise ConfigError("image_mean and image_std in the preprocessor config must be three numbers")
-    return Rules(**chosen)
+        raise ConfigError(f"image_mean and image_std in {where} must be three numbers")
 
 
 def smart_resize(
