@@ -156,7 +156,12 @@ def find_models(args: argparse.Namespace, settings: Settings) -> "list[ModelChoi
 
     anything = argparse.Namespace(**vars(args) | {"model": None})
     server = running_server(anything, 0.1)
-    found = [ModelChoice(server.info.model, f"loaded by {LOCAL_SERVER}", lambda _: server)] if server else []
+    found = []
+    if server is not None:
+        name = server.info.model
+        server.close()
+        connect = partial(open_chat, argparse.Namespace(**vars(others) | {"connect": LOCAL_SERVER}))
+        found.append(ModelChoice(name, f"loaded by {LOCAL_SERVER}", connect, served=True))
     found.append(local("miniature", "ships with the package", "miniature"))
     for stored in stored_models(settings.models):
         if stored.state != "unfinished":

@@ -34,6 +34,15 @@ async def test_thinking_is_folded_and_unfolds(drive):
 
 
 @run
+async def test_an_answer_without_a_word_says_so(drive):
+    async with drive(["</think>\n\n", "a word"]) as d:
+        await d.say("Hi")
+        assert "the model said nothing" in d.text
+        await d.say("And now?")
+        assert d.text.count("said nothing") == 1
+
+
+@run
 async def test_stop_keeps_what_was_said(drive):
     async with drive(["word " * 500], delay=0.01) as d:
         await d.say("Hi", wait=False)

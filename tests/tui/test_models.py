@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from driven import run
@@ -14,6 +16,7 @@ from driven import run
 from qwen35_local.backends.scripted import ScriptedEngine
 from qwen35_local.chat.tokenizer import Tokenizer
 from qwen35_local.commands import chat
+from qwen35_local.config import Settings
 from qwen35_local.errors import SessionError
 from tui.models import ModelChoice
 from tui.screens.models import ModelScreen
@@ -31,12 +34,21 @@ async def test_another_model_from_the_list_answers_and_sees_the_conversation(dri
         made.append(engine)
         return engine
 
+    def same(on_progress) -> ScriptedEngine:
+        raise AssertionError("the model in use was opened again")
+
     async with drive(["from the first"]) as d:
-        d.app.find_models = lambda: [ModelChoice("scripted", "", other), ModelChoice("other", "2 GiB", other)]
+        d.app.find_models = lambda: [
+            ModelChoice("scripted", "loaded by a server", same, served=True),
+            ModelChoice("scripted", "", same),
+            ModelChoice("other", "2 GiB", other),
+        ]
         await d.say("Hi")
         before = d.app.host._worker
         await d.press("f5")
         assert isinstance(d.app.screen, ModelScreen)
+        assert re.search(r"│   scripted  loaded by a server", d.screen)
+        assert re.search(r"│ ● scripted +│", d.screen)
         await d.press("down", "enter")
         await d.until(lambda: d.app.host.info is not None and d.app.host.info.model == "other")
         assert alive == [False], "the first model was still there when the second was loaded"
@@ -127,6 +139,18 @@ def test_a_running_server_is_used_if_it_is_ours_with_that_model(
     assert (found is not None) is attached
     if found is not None:
         assert found.info.model == "big"
+
+
+def test_models_to_change_to(server: dict[str, str], tmp_path: Path):
+    """The server's, which is the one in use when it answers, and the miniature here, which then is not."""
+    server["id"] = "miniature"
+    args = argparse.Namespace(model=None, api_key=None, connect=None, session=None)
+    served, here = chat.find_models(args, Settings.resolve({"QWEN35_MODELS": str(tmp_path)}))[:2]
+    assert (served.name, served.served, here.name, here.served) == ("miniature", True, "miniature", False)
+    with served.open(lambda progress: None) as engine:
+        assert served.is_open(engine.info)
+        assert not here.is_open(engine.info)
+    assert not served.is_open(None)
 
 
 def test_no_server_is_no_error(monkeypatch: pytest.MonkeyPatch):

@@ -55,6 +55,8 @@ def pieces_of(turn: Turn, view: View, blocks: Sequence[Block] | None = None) -> 
         result = None if result is None else printable(result)
         gap = len(pieces) != 1 or not isinstance(pieces[0], Label)
         pieces.append(Call(printable(call.name), printable(shown(call.arguments)), result, view.open, gap))
+    if turn.status == "done" and not (turn.text.strip() or turn.tool_calls):
+        pieces.append(Words("the model said nothing", "dim", gap=True))
     if turn.error:
         pieces.append(Words(f"✗ {printable(turn.error)}", "error", gap=True))
     return pieces

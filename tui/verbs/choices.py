@@ -74,8 +74,7 @@ class ChoiceVerbs(Group):
         elif named:
             self._change_model(named[0])
         elif choices:
-            info = self._screen.host.info
-            screen = ModelScreen(choices, self._app.palette, info.model if info else "")
+            screen = ModelScreen(choices, self._app.palette, self._screen.host.info)
             self._app.push_screen(screen, self._change_model)
         else:
             self._screen.say("no other model is known here")
