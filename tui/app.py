@@ -128,7 +128,13 @@ class ChatApp(App[None]):
         if selected:
             self.copy_to_clipboard(selected)
             self.screen.clear_selection()
-        elif self.talk.stop():
+        elif self.screen is self.chat and self.chat.composer.has_focus:
+            self.chat.composer.interrupt()  # after what was typed before
+        else:
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        if self.talk.stop():
             pass
         elif self.chat.composer.text:
             self.chat.composer.put("")

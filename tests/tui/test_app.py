@@ -210,6 +210,16 @@ async def test_keys_typed_in_one_burst_keep_their_order(drive):
 
 
 @run
+async def test_ctrl_c_does_not_overtake_the_question(drive):
+    async with drive(["word " * 500], delay=0.01) as d:
+        for key in (*"why", "enter", "ctrl+c"):
+            character = key if len(key) == 1 else "\r" if key == "enter" else None
+            d.app.post_message(events.Key(key, character))
+        await d.until(lambda: len(d.app.talk.tree) == 2 and not d.app.talk.busy)
+        assert [turn.status for turn in d.app.talk.tree.path()] == ["done", "stopped"]
+
+
+@run
 async def test_slash_commands_are_suggested_and_completed(drive):
     async with drive() as d:
         await d.press("/", "t", "h")

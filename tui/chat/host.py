@@ -56,6 +56,7 @@ class Reply:
         self._worker = worker
         self._answer: Answer | None = None
         self._task = asyncio.get_running_loop().create_task(self._read())
+        self._task.add_done_callback(self._end)  # also of a task that is cancelled before its first step
 
     def stop(self) -> None:
         """End it at the next token or chunk of the prompt; at once while the model still loads."""
@@ -82,8 +83,9 @@ class Reply:
                 await asyncio.sleep(PAUSE)
         except Exception as error:  # whatever an engine raises, the app stays and says it
             self.error = "" if self.stopped else sentence(self._worker.error or error)
-        finally:
-            self.ended = True
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self.ended = True
 
 
 class EngineHost:

@@ -178,6 +178,10 @@ class ChatScreen(Screen):
             return
         self.verbs.send(event.text)
 
+    @on(Composer.Interrupted)
+    def _interrupted(self) -> None:
+        self.app.interrupt()  # type: ignore[attr-defined]
+
     @on(Composer.Pasted)
     def _pasted(self, event: Composer.Pasted) -> None:
         self.verbs.pasted(event.composer, event.text)

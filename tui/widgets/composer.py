@@ -43,6 +43,9 @@ class Composer(TextArea):
             self.composer, self.text = composer, text
             super().__init__()
 
+    class Interrupted(Message):
+        """Ctrl+C, in its place among the keys and what they sent."""
+
     class Typed(Message):
         """The text or the cursor changed; `word` is what stands before the cursor in its line."""
 
@@ -90,6 +93,10 @@ class Composer(TextArea):
     def remember(self, text: str) -> None:
         if text.strip() and (not self.sent or self.sent[-1] != text):
             self.sent.append(text)
+
+    def interrupt(self) -> None:
+        """Say `Interrupted` once all keys so far are dealt with: a question must be sent before it is stopped."""
+        self.call_later(lambda: self.post_message(self.Interrupted()))
 
     # --- events
 
