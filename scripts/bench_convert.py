@@ -8,6 +8,7 @@ theirs, of the best round each.
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -64,10 +65,17 @@ def theirs(python: str, source: Path, out: Path, mode: str) -> list[str]:
     return [python, "-m", "mlx_lm", "convert", "--hf-path", str(source), "--mlx-path", str(out), *packing]
 
 
+def make_source(folder: Path, quick: bool) -> Path:
+    """A random checkpoint. In a process of its own: on Linux a child's peak begins with what its parent held."""
+    PRESETS["bench"] = replace(PRESETS["mid"], layers=4, experts=8) if quick else PRESETS["mid"]
+    return write(folder / "source", "bench", "BF16", shards=4)
+
+
 def side_by_side(args: argparse.Namespace, folder: Path) -> list[Run]:
     """Both on one random checkpoint, in turn."""
-    PRESETS["bench"] = replace(PRESETS["mid"], layers=4, experts=8) if args.quick else PRESETS["mid"]
-    source, out, runs = write(folder / "source", "bench", "BF16", shards=4), folder / "out", []
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        source = pool.apply(make_source, (folder, args.quick))
+    out, runs = folder / "out", []
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(ROOT / "qwen35_local" / "miniature" / name, source)
     nbytes = sum(file.stat().st_size for file in source.glob("*.safetensors"))
