@@ -133,17 +133,23 @@ def default_budget(total: int, available: int) -> int:
 
 def plan(geometry: Geometry, budget: int, context: int, metal: bool = False) -> MemoryPlan:
     """Spend `budget` bytes on a context of so many tokens. MemoryPlanError below the floor."""
-    g = geometry
+    try:
+        return _plan(geometry, budget, context, metal, frugal=False)
+    except MemoryPlanError:  # more snapshots and larger pictures, because there is room for them, may leave too little
+        return _plan(geometry, budget, context, metal, frugal=True)
+
+
+def _plan(g: Geometry, budget: int, context: int, metal: bool, frugal: bool) -> MemoryPlan:
     kv = -(-context // 256) * 256 * g.kv_per_token * 5 // 4  # while a layer's buffer grows, old and new exist
     cache = (10**9 if budget >= 32 * 10**9 else 5 * 10**8) if metal else 0
     spare = budget - _process(g) - g.trunk_nbytes - kv - cache
-    snapshots = min(max(SNAPSHOTS[0], int(spare * SNAPSHOT_SHARE / g.state_nbytes)), SNAPSHOTS[1])
-    # The one in use, the one being computed, and those kept.
-    state = g.state_nbytes * (2 + snapshots) + g.trail_nbytes
+    affordable = 0 if frugal else int(spare * SNAPSHOT_SHARE / g.state_nbytes)
+    snapshots = min(max(SNAPSHOTS[0], affordable), SNAPSHOTS[1])
+    state = g.state_nbytes * (2 + snapshots) + g.trail_nbytes  # in use, being computed, and kept
     pass_tokens = least = min(BLOCK, context)
     fixed = _process(g) + g.trunk_nbytes + kv + state + cache
     left = budget - fixed - _temporaries(g, least, context)
-    picture = g.sight.chosen(context, _temporaries(g, least, context), left) if g.sight else 0
+    picture = g.sight.chosen(context, _temporaries(g, least, context), 0 if frugal else left) if g.sight else 0
 
     def seeing(resident: bool = False) -> int:
         if g.sight is None:
@@ -155,8 +161,7 @@ def plan(geometry: Geometry, budget: int, context: int, metal: bool = False) -> 
     while pass_tokens + BLOCK <= min(context, PASS) and _between(g, pass_tokens + BLOCK - least) <= left * SHARE:
         pass_tokens += BLOCK
     temporaries = _temporaries(g, pass_tokens, context)
-    whole = g.layers * g.experts
-    if budget - fixed - temporaries - seeing(resident=True) >= whole * g.expert_nbytes:
+    if budget - fixed - temporaries - seeing(resident=True) >= g.experts_nbytes:
         slots, group, vision = (g.experts,) * g.layers, 0, seeing(resident=True)
     else:
         vision = seeing()

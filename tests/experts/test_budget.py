@@ -1,5 +1,6 @@
 """Plans: the arithmetic of the released model, never over the budget, refused below the floor with both numbers."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from qwen35_local.experts.budget import default_budget, parse_memory, plan, spre
 from qwen35_local.experts.host import available_memory, container_room, mac_available, total_memory
 from qwen35_local.experts.machines import MACHINES, hit_rate, predict, predict_sweep
 from qwen35_local.experts.released import RELEASED_397B
+from qwen35_local.experts.sight import Sight
 from qwen35_local.experts.telemetry import Totals
 
 
@@ -56,6 +58,25 @@ def test_the_floor_is_refused_with_both_numbers_and_what_to_change():
 def test_a_long_prompt_is_one_pass_where_memory_allows():
     assert plan(RELEASED_397B, 16 * 10**9, 32768).pass_tokens >= 8192
     assert plan(RELEASED_397B, 64 * 10**9, 32768).pass_tokens == 16384
+
+
+@given(
+    st.sampled_from([10**4, 10**6, 10**8]),
+    st.integers(1, 10**4),
+    st.sampled_from([1024, 32768]),
+    st.booleans(),
+    st.integers(1, 1 << 16),
+)
+def test_the_floor_that_a_refusal_names_is_enough(expert_nbytes, states, context, metal, per_token):
+    """Whatever more memory is spent on, snapshots and larger pictures, comes after what cannot be less."""
+    sight = Sight(weights=10**6, fixed=10**6, per_token=per_token, feature=768, heads=4, tokens=16384)
+    g = replace(RELEASED_397B, layers=8, experts=16, top_k=4, expert_nbytes=expert_nbytes, state_nbytes=states * 1000)
+    g = replace(g, trunk_nbytes=10**7, vocab=1000, hidden=64, intermediate=64, heads=4, sight=sight)
+    with pytest.raises(MemoryPlanError) as refused:
+        plan(g, 1, context, metal)
+    number, unit = re.search(r"at least ([\d.]+) ([MG]B)", str(refused.value)).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    floor = (float(number) + 0.01) * {"MB": 1e6, "GB": 1e9}[unit]
+    assert min(plan(g, int(floor), context, metal).slots) >= 1
 
 
 @given(st.integers(1, 80), st.integers(2, 512), st.floats(0.01, 1))
