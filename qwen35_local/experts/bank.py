@@ -33,7 +33,6 @@ class LayerBank:
         self.heat = np.zeros(self.layout.experts)
         self._guesses: dict[int, Guess] = {}
         self._arrived: set[int] = set()  # guesses published and not yet used
-        self._demand: list[Batch] = []  # under way
 
     def _empty(self) -> None:
         self.slot_of = np.full(self.layout.experts, -1, np.int32)
@@ -112,7 +111,7 @@ class LayerBank:
 
     def _depart(self, expert: int, slots: Slots, slot: int) -> Flight:
         batch = self.source.submit(self._targets(slots, expert, slot))
-        self._demand.append(batch)
+        slots.writing(batch)
         self.counters.nbytes += batch.nbytes
         return Flight(expert, slots, slot, batch)
 
@@ -216,9 +215,7 @@ class LayerBank:
     def settle(self) -> None:
         """Publish guesses that have arrived; forget those that failed (a demand will say why). Reads that were left
         behind by an error end first: their slots count as empty."""
-        for batch in self._demand:
-            batch.done.wait()
-        self._demand.clear()
+        self.slots.written()
         for expert in [e for e, guess in self._guesses.items() if guess.batch.ready]:
             guess = self._guesses.pop(expert)
             if guess.batch.error is None:

@@ -2,7 +2,8 @@
 
 The arrays are made once and held for life: MLX never moves or copies what is held, and a model that gathers from them
 by slot number sees whatever the slots hold when its graph runs. MLX protects nothing in flight, so we do: `reading` is
-told of every output that is computed from the slots, and `retire` waits for them before the first slot is written.
+told of every output that is computed from the slots, `writing` of every read into them, and `retire` waits for both
+before the first slot is written.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import numpy as np
 from .layout import Extent, Part
 from .reader import ALIGN
 from .reads import Target
+from .source import Batch
 
 DTYPES = {"U32": mx.uint32, "U8": mx.uint8, "BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32}
 
@@ -28,6 +30,7 @@ class Slots:
         self.arrays = tuple(array for array, _ in made)
         self._views = tuple(view for _, view in made)
         self.readers: list[mx.array] = []  # evaluate them beside something else to save a wait
+        self._writers: list[Batch] = []
 
     @property
     def nbytes(self) -> int:
@@ -37,8 +40,19 @@ class Slots:
         """These outputs are computed from the slots: no slot may be written before they are there."""
         self.readers += outputs
 
+    def writing(self, batch: Batch) -> None:
+        """These reads write into slots; whoever started them may fail before they end."""
+        self._writers.append(batch)
+
+    def written(self) -> None:
+        """Wait until every read into the slots has ended, well or not."""
+        for batch in self._writers:
+            batch.done.wait()
+        self._writers.clear()
+
     def retire(self) -> None:
-        """Wait for every graph that reads the slots; then they may be written."""
+        """Wait for every read into the slots and every graph that reads them; then they may be written."""
+        self.written()
         if self.readers:
             mx.eval(self.readers)
             self.readers = []

@@ -1,6 +1,8 @@
 """The bank keeps its promises under random use: what a map names is there, and nobody's slot is given away."""
 
 import errno
+from threading import Event
+from time import sleep
 
 import mlx.core as mx
 import numpy as np
@@ -121,6 +123,26 @@ def test_reads_left_behind_by_an_error_end_before_their_slots_are_used_again(lay
     bank, scratch = bank_of(layout, 2, source), Slots(layout.parts, 4)
     bank.commit(bank.plan([3, 4]), scratch)  # and the caller fails before `finish`
     serve(bank, scratch, [5, 6], truth)
+
+
+def test_nobody_writes_into_scratch_that_an_abandoned_layer_still_reads_into(layout, truth, source, reader):
+    """Layers share scratch. One fails with slow reads under way; the next pass begins with another layer."""
+    slow, scratch = bank_of(layout, 1, source), Slots(layout.parts, 4)
+    serve(slow, scratch, [0], truth)
+    slow.heat[0] = 9
+    begun = Event()
+    reader.fault = lambda views, offset: begun.set() or sleep(0.1)
+    slow.commit(slow.plan([3, 4]), scratch)  # through scratch: neither is hotter than what is there
+    begun.wait()
+    reader.fault = lambda views, offset: None
+    other = bank_of(layout, 1, source)
+    serve(other, scratch, [0], truth)
+    other.heat[0] = 9
+    plan = other.plan([5, 6])
+    assert plan.passed == (5, 6)
+    other.finish(other.commit(plan, scratch))
+    sleep(0.3)
+    assert [held(scratch, 0), held(scratch, 1)] == [truth[5], truth[6]]
 
 
 def test_a_failed_guess_is_forgotten(layout, truth, source, reader):
