@@ -29,10 +29,11 @@ class Routed:
 
 
 class Experts(Protocol):
-    """The routed experts of a layer, wherever their weights are. `expect` hears which may be needed soon."""
+    """The routed experts of a layer, wherever their weights are."""
 
-    @property
-    def expect(self) -> Callable[[Sequence[int]], None] | None: ...
+    def expecting(self) -> Callable[[Sequence[int]], None] | None:
+        """Who wants to hear which of them a single token may need soon; asked once a token, before the layer before."""
+        ...
 
     def __call__(self, routed: Routed, guess: "Guess | None" = None) -> mx.array:
         """-> [N, H], float32 or in the rows' type. `guess` is about the next layer; experts in memory have no use for
@@ -89,10 +90,11 @@ class MoE:
 class ResidentExperts:
     """All experts in memory, in the order of their ids: gate above up [E, 2I, H] and down [E, H, I]."""
 
-    expect = None
-
     def __init__(self, gate_up: Matrix, down: Matrix):
         self.bank = ExpertBank(gate_up.stack, down.stack)
+
+    def expecting(self) -> None:
+        return None
 
     def __call__(self, routed: Routed, guess: Guess | None = None) -> mx.array:
         return expert_mlp(routed.rows, routed.ids, routed.scores, self.bank)

@@ -148,7 +148,7 @@ class Qwen35:
         """What the layer after `number` may need, if it is streamed and looked ahead for."""
         if number + 1 == len(self.layers):
             return None
-        tell = self.layers[number + 1].mlp.experts.expect
+        tell = self.layers[number + 1].mlp.experts.expecting()
         return None if tell is None else Guess(self.layers[number + 1].experts_of(h), tell)
 
     def see(self, state: State, hidden: mx.array, ids: Sequence[int]) -> None:

@@ -43,27 +43,21 @@ class StreamedExperts:
         # MLX's gather_mm on a CPU takes float32 only; on Metal plain experts are used as they are.
         self._widens = self._kinds[0] is None and parts[0].dtype != "F32" and not mx.metal.is_available()
 
-    @property
-    def expect(self) -> Callable[[Sequence[int]], None] | None:
-        return partial(self._lookahead.expect, self.bank) if self._lookahead and not self.bank.complete else None
+    def expecting(self) -> Callable[[Sequence[int]], None] | None:
+        if self._lookahead is None or self.bank.complete or not self._lookahead.wanted(self.bank):
+            return None
+        return partial(self._lookahead.expect, self.bank)
 
     def __call__(self, routed: Routed, guess: Guess | None = None) -> mx.array:
         """-> float32 [N, H]"""
         if self.bank.complete and not self._widens:
             return expert_mlp(routed.rows, routed.ids, routed.scores, self._bank(self.bank.slots))
         # The one wait of the layer: it also retires whoever still reads this layer's slots. What does not depend on
-        # the ids, the shared expert, computes while we look at them.
+        # the ids, the shared expert above all, computes while we look at them.
         logits = routed.logits[-MEMORY:].astype(mx.float32)
-        first = [
-            routed.ids,
-            routed.scores,
-            routed.rows,
-            logits,
-            *([guess.ids] if guess else []),
-            *self.bank.slots.readers,
-        ]
+        first = [routed.ids, logits, *self.bank.slots.readers]
         mx.async_eval(*first)
-        mx.async_eval(routed.shared)
+        mx.async_eval(routed.scores, *([guess.ids] if guess else []), routed.shared)
         mx.eval(*first)
         self.bank.slots.readers = []
         ids = np.array(routed.ids)
