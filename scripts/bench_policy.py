@@ -1,6 +1,7 @@
 """Replay routing traces against the eviction policy, LRU and Belady's optimum: `bench_policy.py [TRACE…]`.
 
-A trace is an .npz of `logits`, router logits [layers, tokens, E], and `top_k` (scripts/trace_routing.py records one).
+A trace is an .npz of `logits`, router logits [layers, tokens, E], and `top_k` (scripts/trace_routing.py records one,
+with `guesses`, what lookahead would have gone by).
 Without files, synthetic traces: logits = a fixed popularity + a slowly drifting topic + noise, in shares for which
 LRU's hits, the skew and the overlap of successive tokens are like those published for models of 512 experts.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from qwen35_local.experts import policy
+from qwen35_local.experts.lookahead import MOST
 
 SHARES = (0.05, 0.10, 0.25, 0.50)
 # name: (experts, K, popularity, topic, noise, correlation from token to token, tokens between jumps of the topic)
@@ -44,20 +46,29 @@ def chosen(logits: np.ndarray, K: int) -> np.ndarray:
     return np.sort(np.argpartition(-logits, K - 1, axis=1)[:, :K], axis=1)
 
 
-def ours(logits: np.ndarray, K: int, slots: int) -> int:
-    """Hits of the policy as the bank uses it, on one layer's logits [T, E]."""
+def ours(logits: np.ndarray, K: int, slots: int, guesses: np.ndarray | None = None) -> int:
+    """Hits of the policy as the bank uses it, on one layer's logits [T, E]. With `guesses` [T, K], likeliest first, the
+    first missing ones are read before the token asks: what is on its way then is a hit, as in the bank's counters."""
     E = logits.shape[1]
     heat, cached, hits = np.zeros(E), np.zeros(E, bool), 0
-    for row, step in zip(logits, chosen(logits, K), strict=True):
-        policy.warm(heat, row[None])
-        hits += int(cached[step].sum())
-        busy = np.zeros(E, bool)
-        busy[step] = True
-        missing = step[~cached[step]].tolist()
-        for expert, victim in policy.admit(heat, cached, busy, missing, slots - int(cached.sum())).taken:
+
+    def take(heat: np.ndarray, busy: np.ndarray, missing: list[int]) -> None:
+        those = np.zeros(E, bool)
+        those[busy] = True
+        for expert, victim in policy.admit(heat, cached, those, missing, slots - int(cached.sum())).taken:
             cached[expert] = True
             if victim >= 0:
                 cached[victim] = False
+
+    for t, (row, step) in enumerate(zip(logits, chosen(logits, K), strict=True)):
+        if guesses is not None:
+            missing = guesses[t][~cached[guesses[t]]][:MOST].tolist()
+            hotter = heat.copy()
+            hotter[missing] = heat.max() + 1.0
+            take(hotter, guesses[t], missing)
+        policy.warm(heat, row[None])
+        hits += int(cached[step].sum())
+        take(heat, step, step[~cached[step]].tolist())
     return hits
 
 
@@ -160,8 +171,8 @@ def learned(logits: np.ndarray, K: int, slots: int) -> int:
     return best
 
 
-def rows(traces: Iterator[tuple[str, np.ndarray, int]], bounds: bool = False) -> Iterator[dict]:
-    for name, logits, K in traces:
+def rows(traces: Iterator[tuple[str, np.ndarray, int, np.ndarray | None]], bounds: bool = False) -> Iterator[dict]:
+    for name, logits, K, guesses in traces:
         policies: dict[str, Callable[[np.ndarray, int, int], int]] = {"ours": ours, "lru": lru, "belady": belady}
         if bounds:
             policies |= {"fitted": fitted, "told": told} | ({"learned": learned} if logits.shape[2] <= 64 else {})
@@ -169,12 +180,15 @@ def rows(traces: Iterator[tuple[str, np.ndarray, int]], bounds: bool = False) ->
         for share in SHARES:
             slots = max(1, round(share * logits.shape[2]))
             hits = {kind: sum(run(layer, K, slots) for layer in logits) / uses for kind, run in policies.items()}
+            if guesses is not None:  # the first layer has nobody to guess for it
+                found = [ours(layer, K, slots, guess) for layer, guess in zip(logits[1:], guesses, strict=True)]
+                hits["ahead"] = (sum(found) + ours(logits[0], K, slots)) / uses
             of_best = hits["ours"] / hits["belady"] if hits["belady"] else 1.0
             yield {"trace": name, "share": share, "slots": slots, **hits, "of_belady": of_best}
 
 
 def table(found: list[dict]) -> str:
-    more = [name for name in ("fitted", "learned", "told") if any(name in row for row in found)]
+    more = [name for name in ("ahead", "fitted", "learned", "told") if any(name in row for row in found)]
     head = ["trace", "slots", "ours", "LRU", "Belady", "ours / Belady", *(f"{name} / Belady" for name in more)]
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
     for row in found:
@@ -195,12 +209,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
-    def traces() -> Iterator[tuple[str, np.ndarray, int]]:
+    def traces() -> Iterator[tuple[str, np.ndarray, int, np.ndarray | None]]:
         for path in args.traces:
             with np.load(path) as file:
-                yield path.stem, file["logits"].astype(np.float64), int(file["top_k"])
+                guesses = file.get("guesses")
+                yield path.stem, file["logits"].astype(np.float64), int(file["top_k"]), guesses
         for name in SYNTHETIC if not args.traces else ():
-            yield (name, *synthetic(name, args.tokens, args.layers))
+            yield (name, *synthetic(name, args.tokens, args.layers), None)
 
     found = list(rows(traces(), args.bounds))
     print(table(found))

@@ -1,6 +1,8 @@
 """Record a model's routing: `python scripts/trace_routing.py OUT.npz --model DIR --prompt TEXT --tokens 500`.
 
 The trace, `logits` float16 [layers, tokens, E] and `top_k`, is of generated tokens and feeds scripts/bench_policy.py.
+`guesses` uint16 [layers - 1, tokens, K] are what the router of every layer but the first made of the residual of the
+layer before, likeliest first: what lookahead goes by.
 """
 
 import argparse
@@ -17,17 +19,24 @@ class Recorder:
     """Stands before a layer's experts and writes down what the router said."""
 
     def __init__(self, experts: Experts):
-        self.experts, self.expect = experts, experts.expect
+        self.experts = experts
         self.seen: list[np.ndarray] = []
+        self.guessed: list[np.ndarray] = []
+
+    def expecting(self):
+        """Hears what the layer before guesses of this one; nothing is read for it."""
+        return lambda experts: self.guessed.append(np.array(experts, np.uint16))
 
     def __call__(self, routed: Routed, guess: Guess | None = None):
         if len(routed.ids) == 1:
             self.seen.append(np.array(routed.logits.astype(mx.float16))[0])
-        return self.experts(routed, guess)
+        if guess is not None:
+            guess.tell(np.array(guess.ids).tolist())
+        return self.experts(routed)
 
 
-def record(model: str, prompts: list[str], tokens: int) -> tuple[np.ndarray, int]:
-    """Router logits [layers, tokens, E] over all answers, and K."""
+def record(model: str, prompts: list[str], tokens: int) -> dict[str, np.ndarray]:
+    """The arrays of a trace, over all answers."""
     with qwen35_local.open(model, backend="mlx") as engine:
         recorders = []
         for layer in engine.model.layers:  # pyright: ignore[reportAttributeAccessIssue]
@@ -36,7 +45,11 @@ def record(model: str, prompts: list[str], tokens: int) -> tuple[np.ndarray, int
         for prompt in prompts:
             engine.complete(prompt, max_tokens=tokens, seed=0)
         top_k = engine.model.config.num_experts_per_tok  # pyright: ignore[reportAttributeAccessIssue]
-        return np.stack([np.stack(recorder.seen) for recorder in recorders]), top_k
+        return {
+            "logits": np.stack([np.stack(recorder.seen) for recorder in recorders]),
+            "guesses": np.stack([np.stack(recorder.guessed) for recorder in recorders[1:]]),
+            "top_k": np.array(top_k),
+        }
 
 
 def main() -> None:
@@ -46,11 +59,10 @@ def main() -> None:
     parser.add_argument("--prompt", action="append", help="repeatable")
     parser.add_argument("--tokens", type=int, default=200, help="of each answer, at most")
     args = parser.parse_args()
-    logits, top_k = record(args.model, args.prompt or ["Tell me a story.", "What is 17 + 25?"], args.tokens)
-    np.savez_compressed(args.out, logits=logits, top_k=top_k)
-    print(
-        f"{args.out}: {logits.shape[1]} tokens of {logits.shape[0]} layers, {top_k} of {logits.shape[2]} experts each"
-    )
+    trace = record(args.model, args.prompt or ["Tell me a story.", "What is 17 + 25?"], args.tokens)
+    np.savez_compressed(args.out, **trace)  # pyright: ignore[reportArgumentType]
+    layers, seen, E = trace["logits"].shape
+    print(f"{args.out}: {seen} tokens of {layers} layers, {trace['top_k']} of {E} experts each")
 
 
 if __name__ == "__main__":

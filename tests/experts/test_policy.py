@@ -33,6 +33,15 @@ def test_bounds_are_between_ours_and_the_optimum():
         assert hits["learned"] >= 0.8 * hits["belady"]
 
 
+def test_guesses_count_as_hits_when_they_are_right():
+    """Two a token are read ahead: all of a token's experts, if it has two, and none that it did not ask for helps."""
+    logits, K = synthetic("512 experts, top 10, nearly uniform", tokens=100, layers=1)[0][0][:, :64], 2
+    likeliest = np.argsort(-logits, axis=1)[:, :K]
+    assert ours(logits, K, 8, likeliest) == 100 * K
+    wrong = np.argsort(logits, axis=1)[:, :K]
+    assert ours(logits, K, 8, wrong) <= ours(logits, K, 8)
+
+
 def test_no_cliff_below_one_token():
     """Fewer slots than a token needs: LRU over all experts finds nothing, ours keeps the favourites."""
     logits, K = synthetic("256 experts, top 8, strong skew", tokens=200, layers=1)
