@@ -12,6 +12,8 @@ from qwen35_local.errors import MemoryPlanError, UsageError
 from qwen35_local.miniature import path
 from scripts.miniature.items import read, some_of_each
 
+HEAT = 2.5  # a temperature at which the miniature still has a favourite, but other tokens have a chance
+
 
 @pytest.fixture(scope="module")
 def plain():
@@ -56,7 +58,7 @@ def test_samples_have_the_models_distribution(guessing, count):
     session = guessing.open_session()
 
     def sampled(logits: np.ndarray) -> int:
-        p = np.exp((logits[:vocabulary] - logits[:vocabulary].max()).astype(np.float64) / 3)
+        p = np.exp((logits[:vocabulary] - logits[:vocabulary].max()).astype(np.float64) / HEAT)
         return int(rng.choice(vocabulary, p=p / p.sum()))
 
     pairs = []
@@ -70,7 +72,7 @@ def test_samples_have_the_models_distribution(guessing, count):
         session.logits()
     common = max({first for first, _ in pairs}, key=[first for first, _ in pairs].count)
     seconds = [second for first, second in pairs if first == common]
-    row = guessing.logits([*ids, common])[-1, :vocabulary].astype(np.float64) / 3
+    row = guessing.logits([*ids, common])[-1, :vocabulary].astype(np.float64) / HEAT
     p = np.exp(row - row.max())
     p /= p.sum()
     # Tokens in order of probability, in groups that are each expected at least five times.
