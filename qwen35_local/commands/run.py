@@ -12,6 +12,7 @@ from ..config import Settings
 from ..engine import Engine, Kept, Message, gather
 from ..errors import MediaError, UsageError
 from ..events import Event, Held
+from ..hub.progress import counted
 from ..parts import MOST_BYTES, ImagePart, TextPart, VideoPart, read_file, sized
 from .options import add_answer, add_model, add_session, answer_options, keep, model_options, stretched
 from .terminal import printable, standard_printer, summary
@@ -112,7 +113,7 @@ def described(engine: Engine, path: str, part: ImagePart | VideoPart) -> str:
     except MediaError as error:
         raise MediaError(f"{name}: {error}") from error
     width, height = seen.size
-    pairs = f", {len(seen.seconds)} pairs of frames" if seen.seconds is not None else ""
+    pairs = f", {counted(len(seen.seconds), 'pair')} of frames" if seen.seconds is not None else ""
     notice = f"; {seen.notice}" if seen.notice else ""
     return printable(f"{name}: {width}x{height} pixels{pairs}, {tokens} tokens{notice}")
 

@@ -43,6 +43,10 @@ def test_pictures_and_clips_in_their_order(run, files):
     assert [line.split(":")[0] for line in turned.err.splitlines()] == ["two.jpg", "one.png"]
 
 
+def test_a_still_picture_as_a_clip(run, files):
+    assert "one.png: 96x64 pixels, 1 pair of frames, " in run("--video", f"{files}/one.png", "What?").err
+
+
 def test_quiet(run, files):
     assert run("--image", f"{files}/one.png", "What?", "--quiet").err == ""
 
