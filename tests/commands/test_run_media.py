@@ -125,6 +125,14 @@ def test_ten_hours_are_capped_and_said(run, tmp_path):
     assert "tokens and the context is 512" in result.err, "and does not fit this small model"
 
 
+def test_without_pyav_the_sentence_says_what_to_install(run, files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    result = run("--video", f"{files}/film.mp4", "What?")
+    assert (result.status, result.out) == (2, "")
+    assert "clips need PyAV: pip install 'qwen35-local[video]'" in result.err
+    assert run("--image", f"{files}/one.png", "What?").status == 0
+
+
 def test_a_hundred_pictures_are_counted_first(run, tmp_path, monkeypatch):
     monkeypatch.setattr("qwen35_local.media.images.rgb", lambda image: pytest.fail("decoded"))
     argv = []
