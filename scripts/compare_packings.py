@@ -72,7 +72,7 @@ def line(row: dict[str, Any]) -> str:
     routers = row["routers"]
     worst = int(np.argmin(routers))
     return (
-        f"| {row['b']} | {size(row['bytes'])} | {row['perplexity_b']:.4f} | {row['kl']:.4f} | {row['top1']:.2%} | "
+        f"| {row['b']} | {size(row['bytes'])} | {row['perplexity_b']:.4f} | {row['kl']:.2g} | {row['top1']:.2%} | "
         f"{np.mean(routers):.1%} | {routers[worst]:.1%} (layer {worst}) |"
     )
 
