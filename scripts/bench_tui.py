@@ -28,6 +28,7 @@ from qwen35_local.bridge import Worker
 from qwen35_local.engine import ChatRequest, Engine, EngineInfo, Session
 from qwen35_local.events import Done, Event, Progress, Stats, Text, Usage
 from tui.app import ChatApp
+from tui.chat.host import PAUSE
 from tui.chat.turns import Turn
 from tui.store.history import History
 
@@ -183,7 +184,7 @@ def start() -> tuple[float, float, float]:
             command, stdin=side, stdout=side, stderr=side, cwd=ROOT, env=env, start_new_session=True
         )
         os.close(side)
-        wait_for(main, b"Ask anything")
+        wait_for(main, b"sk anything")  # the cursor may stand on the first letter, in colours of its own
         painted, cpu = time.perf_counter() - began, cpu_of(child.pid)
         os.write(main, b"\x1b[200~zq9z\x1b[201~")
         wait_for(main, b"zq9z")
@@ -233,7 +234,7 @@ async def speeds(rounds: int, tokens: int) -> tuple[float, float]:
             async for events in answer.read().batches():
                 if isinstance(events[-1], Done):
                     bare.append(events[-1].stats.generation_tps)
-                await asyncio.sleep(1 / 15)
+                await asyncio.sleep(PAUSE)
             app.talk.new()
             app.talk.ask("Tell me a very long story.")
             app.chat.redraw()

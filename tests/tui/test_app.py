@@ -396,3 +396,27 @@ async def test_ctrl_c_clears_then_leaves(drive):
         assert "again" in d.notice
         await d.press("ctrl+c")
         await d.until(lambda: not d.app.is_running)
+
+
+@run
+async def test_lines_that_were_drawn_before_are_as_if_drawn_anew(drive):
+    """The transcript keeps finished lines: scrolling, choosing, folding, colours and widths must all be seen."""
+    async with drive(["# One\n\n```py\nx = 1\n```\n\n" + "words " * 300, "two"]) as d:
+        transcript = d.app.chat.transcript
+
+        async def compare() -> None:
+            await d.pilot.pause()
+            kept = [transcript.render_line(y) for y in range(transcript.size.height)]
+            transcript._finished.clear()
+            assert kept == [transcript.render_line(y) for y in range(transcript.size.height)]
+
+        await d.say("Hi")
+        await d.say("And?")
+        await compare()
+        for keys in (("pageup",), ("shift+tab", "up"), ("v",), ("v",), ("up", "enter"), ("tab",), ("pagedown",)):
+            await d.press(*keys)
+            await compare()
+        d.app.prefer(theme="qwen-light")
+        await compare()
+        await d.pilot.resize_terminal(60, 20)
+        await compare()

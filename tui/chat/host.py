@@ -14,7 +14,7 @@ from qwen35_local.engine import ChatRequest, Engine, EngineInfo, ImagePart, Mess
 from qwen35_local.errors import Qwen35Error
 from qwen35_local.events import Done, Event, Progress
 
-PAUSE = 1 / 15  # seconds between two looks at an answer: each look takes time from the engine's thread
+PAUSE = 1 / 12  # seconds between two looks at an answer: each look takes time from the engine's thread
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,15 +92,18 @@ class Column:
         """The strip at `line`, `width` cells and the margin; None outside the column."""
         if not 0 <= line < self.height:
             return None
+        drawn = self.drawn(line)
+        return Strip.blank(self.width + MARGIN) if drawn is None else self._shifted(self.rows[self.at(line)], drawn)
+
+    def drawn(self, line: int) -> Strip | None:
+        """What was drawn for `line`, the same object while it stays as it is; None between rows and outside."""
         index = self.at(line)
+        if not self.rows:
+            return None
         row = self.rows[index]
         inside = line - self._tops[index] - (1 if row.piece.gap else 0)
-        if inside < 0:
-            return Strip.blank(self.width + MARGIN)
-        strips = self._draw(row)
-        if inside >= len(strips):
-            return Strip.blank(self.width + MARGIN)
-        return self._shifted(row, strips[inside])
+        strips = self._draw(row) if inside >= 0 else []
+        return strips[inside] if 0 <= inside < len(strips) else None
 
     def shift(self, index: int, by: int) -> bool:
         """Scroll a wide piece sideways; whether it moved. The parts of one program move together."""

@@ -24,7 +24,7 @@ from ..widgets.welcome import Welcome
 from .preview import PreviewScreen
 
 DRAFTS = 1.0  # seconds between two looks at what is typed, to keep it
-RATE = 15  # looks a second at what the engine said; more cannot be read
+RATE = 12  # looks a second at what the engine said; more cannot be read, and each takes from its speed
 
 
 class ChatScreen(Screen):

@@ -6,9 +6,10 @@ A widget for each message makes every new word as dear as the transcript is long
 from collections.abc import Sequence
 
 from rich.segment import Segment
+from rich.style import Style
 from textual import events
 from textual.binding import Binding
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
@@ -21,6 +22,7 @@ from ..render.page import Page
 from ..render.pieces import MARGIN
 
 SIDEWAYS = 8  # cells that one step scrolls a wide table or program
+FINISHED = 500  # lines kept as they were drawn
 MEASURED_AT_ONCE = 40  # pieces measured in one idle moment; a few milliseconds
 
 
@@ -60,6 +62,8 @@ class Transcript(ScrollView, can_focus=True):
         self.page = Page(Column(palette=palette))
         self._follow = True
         self._clicked = 0  # the row that was clicked last
+        self._ground = Style.null()
+        self._finished: dict[int, tuple[Strip, tuple[object, ...], Strip]] = {}  # by line: from what, how, the strip
 
     # --- content
 
@@ -146,11 +150,33 @@ class Transcript(ScrollView, can_focus=True):
 
     # --- drawing
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        ground = self.rich_style  # dear to find out, and the same for all lines
+        if ground != self._ground:
+            self._ground = ground
+            self._finished.clear()
+        return super().render_lines(crop)
+
     def render_line(self, y: int) -> Strip:
-        style = self.rich_style
-        line = self.scroll_offset.y + y
-        width = self.size.width
-        column = self.page.column
+        """Most lines are as they were at the last look, which a model that answers should not have to wait for."""
+        line, column = self.scroll_offset.y + y, self.page.column
+        drawn = column.drawn(line)
+        if drawn is None or self.text_selection is not None:
+            return self._line(line)
+        at = column.at(line)
+        row = column.rows[at]
+        marked = row.key == self.page.chosen and self.has_focus
+        state = (at, row.shift, marked, self.size.width)
+        if (known := self._finished.get(line)) is not None and known[0] is drawn and known[1] == state:
+            return known[2]
+        if len(self._finished) >= FINISHED:
+            self._finished.clear()
+        strip = self._line(line)
+        self._finished[line] = drawn, state, strip
+        return strip
+
+    def _line(self, line: int) -> Strip:
+        style, width, column = self._ground, self.size.width, self.page.column
         strip = column.line(line)
         if strip is None:
             return Strip.blank(width, style)
