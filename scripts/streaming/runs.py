@@ -3,18 +3,18 @@
 import mmap
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import mlx.core as mx
 import numpy as np
 from tiny import load, opened
 
 from qwen35_local.experts.reader import ALIGN, File, Reader
-from qwen35_local.experts.source import Source
+from qwen35_local.experts.source import WORKERS, Source
 from qwen35_local.experts.store import open_store
 from qwen35_local.model.qwen35 import Qwen35, drained
 from qwen35_local.model.stream import ExpertStream
@@ -111,6 +111,42 @@ def raw(where: Sequence[Place], nbytes: int, threads: int) -> float:
     for fd in fds.values():
         os.close(fd)
     return seconds
+
+
+def raw_bandwidth(path: Path, nbytes: int, count: int, seed: int) -> float:
+    """Bytes a second of plain direct reads of about `nbytes` each."""
+    block = nbytes // 4096 * 4096
+    sample = places(path, block, count, seed)
+    return block * len(sample) / raw(sample, block, WORKERS)
+
+
+class SlowReader(Reader):
+    """Direct reads as from a disk of `gbps`: what has arrived is handed over when that disk would have it."""
+
+    def __init__(self, gbps: float):
+        super().__init__(direct=True)
+        self._rate, self._lock, self._free = gbps * 1e9, threading.Lock(), 0.0
+
+    def open(self, path: Path) -> File:
+        file = SlowFile(path, direct=True)
+        file.wait = self.wait
+        return file
+
+    def wait(self, nbytes: int, since: float) -> None:
+        """Until a disk that was asked at `since`, and reads one thing after another, would have read so much."""
+        with self._lock:
+            self._free = due = max(self._free, since) + nbytes / self._rate
+        sleep(max(0.0, due - perf_counter()))
+
+
+class SlowFile(File):
+    wait: Callable[[int, float], None]
+
+    def preadv(self, views: Sequence[memoryview], offset: int) -> int:
+        since = perf_counter()
+        got = super().preadv(views, offset)
+        self.wait(got, since)
+        return got
 
 
 class MappedReader(Reader):
