@@ -21,7 +21,7 @@ from qwen35_local.experts.governor import Governor
 from qwen35_local.experts.source import Source
 from qwen35_local.experts.store import open_store
 from qwen35_local.experts.store import pack as pack_experts
-from qwen35_local.model.qwen35 import Qwen35, drained
+from qwen35_local.model.qwen35 import Layer, Qwen35, drained
 from qwen35_local.model.stream import ExpertStream
 
 KINDS = [
@@ -207,6 +207,16 @@ def test_memory_given_back_and_taken_again_changes_no_bit(checkpoint):
     grown = [b - a for a, b in itertools.pairwise(sizes[3:])]
     assert all(0 <= step <= 13 * layouts[0].expert_nbytes for step in grown), "a layer at a time"
     stream.close()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_next_router_is_asked_only_while_guesses_are_wanted(checkpoint, monkeypatch, wanted):
+    asked, experts_of = [], Layer.experts_of
+    monkeypatch.setattr(Layer, "experts_of", lambda layer, h: asked.append(layer) or experts_of(layer, h))
+    with streamed(checkpoint(), 4, lookahead=2) as (model, stream):
+        monkeypatch.setattr(stream.lookahead, "wanted", lambda bank: wanted)
+        logits_of(model, [20, 1, 1])
+        assert asked == (model.layers[1:] * 2 if wanted else [])
 
 
 @pytest.mark.parametrize(("piece", "slots"), [(1, 5), (20, 1), (20, 12)])
