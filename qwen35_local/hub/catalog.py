@@ -121,13 +121,18 @@ def _best(model: str, machine: Machine, free: int) -> Build | None:
 
 
 def _instead(model: str, machine: Machine, free: int) -> str:
-    for other in MODELS[MODELS.index(model) + 1 :]:
-        if _best(other, machine, free) is not None:
-            return f" `qwen35 download {other}` would fit"
-    least = min((build for build in BUILDS if build.how == "mlx"), key=lambda build: build.stored)
-    if machine.kind != "apple" and obstacle(least, machine, free) is None:
-        return f" `qwen35 download {least.full_name}` would fit and run on the CPU by MLX, slowly"
-    return ""
+    """What would run here: a smaller sibling, and where MLX has only a CPU, what it would stream from disk."""
+    smaller = [other for other in MODELS[MODELS.index(model) + 1 :] if _best(other, machine, free) is not None]
+    advice = [f"`qwen35 download {smaller[0]}` would fit"] if smaller else []
+    slow = [
+        build
+        for build in BUILDS
+        if build.how == "mlx" and (build.model == model or not smaller) and obstacle(build, machine, free) is None
+    ]
+    if slow and machine.kind != "apple":
+        least = min(slow, key=lambda build: (build.model != model, build.stored))
+        advice.append(f"`qwen35 download {least.full_name}` would run on the CPU by MLX, slowly")
+    return f" {'; '.join(advice)}" if advice else ""
 
 
 def obstacle(build: Build, machine: Machine, free: int) -> Literal["memory", "disk"] | None:

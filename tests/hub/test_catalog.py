@@ -40,6 +40,10 @@ def test_refusals_have_both_numbers_and_advice():
         find_build("397b", MAC, 100 * GB)
     with pytest.raises(StorageError, match=r"needs 127 GB of memory, it has 32 GB\. `qwen35 download 35b` would fit"):
         find_build("397b", LAPTOP, 2000 * GB)
+    with pytest.raises(StorageError, match=r"35b` would fit; `qwen35 download 397b:4bit` would run on the CPU by MLX"):
+        find_build("397b", LAPTOP, 2000 * GB)
+    with pytest.raises(StorageError, match=r"`qwen35 download 35b` would fit$"):
+        find_build("397b", LAPTOP, 100 * GB)
     small = Machine("cpu", "box", 16 << 30)
     with pytest.raises(StorageError, match=r"needs 25 GB of memory, it has 17 GB\. `qwen35 download 35b:4bit` would"):
         find_build("35b", small, 2000 * GB)
