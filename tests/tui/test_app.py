@@ -263,6 +263,9 @@ async def test_paths_are_completed_and_files_put_in(drive, tmp_path: Path):
     async with drive() as d:
         await d.press("@", "n", "o", "tab")
         assert "remember the milk" in d.app.chat.composer.expanded
+        await d.press("ctrl+u", *"@notes.txt", "enter")  # typed out, it is a file all the same
+        assert "remember the milk" in d.app.chat.composer.expanded
+        assert len(d.app.talk.tree) == 0
 
 
 @run

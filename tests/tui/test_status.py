@@ -1,5 +1,6 @@
 """The status line and the numbers: what is shown at which width."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,6 +59,12 @@ def test_numbers_of_a_backend_are_flattened():
     assert found["answer tokens"] == "3"
     assert found["experts: hit rate"] == "0.5"
     assert found["experts: bytes read"] == "2.0 KiB"
+
+
+def test_numbers_that_a_server_does_not_tell_are_left_out():
+    names = dict(rows(replace(INFO, backend="remote", memory=0), {"tokens": 3, "cached": 0, "memory": 0}))
+    assert names["of them reused"] == "0"
+    assert not {"weights", "peak memory"} & set(names)
 
 
 def test_every_layer_has_a_line():

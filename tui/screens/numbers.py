@@ -36,12 +36,12 @@ def rows(info: EngineInfo | None, stats: Mapping[str, Any]) -> list[tuple[str, s
             ("parameters", f"{info.parameters:,}"),
             ("quantization", info.quantization),
             ("context", f"{info.context:,} tokens"),
-            ("weights", size(info.memory)),
+            *([("weights", size(info.memory))] if info.memory else []),  # servers do not tell
             ("pictures", "yes" if info.vision else "no"),
         ]
     for key, name in NAMES.items():
-        if key in stats:
-            value = stats[key]
+        value = stats.get(key)
+        if value is not None and (value or key != "memory"):
             shown = size(value) if key == "memory" else f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
             found.append((name, shown + UNITS.get(key, "")))
     return found + _flat(stats.get("extra", {}), "")

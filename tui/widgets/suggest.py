@@ -26,7 +26,7 @@ class Suggestion:
         """Whether a command is whole with it: one that was typed out, or "/image" with a file."""
         if typed.startswith("/image "):
             return not self.text.endswith("/")
-        return typed.strip() == self.text.strip()
+        return typed.startswith("/") and typed.strip() == self.text.strip()
 
 
 def suggestions(before: str, folder: Path) -> list[Suggestion]:
