@@ -146,6 +146,19 @@ async def test_the_pane_shows_frames_and_times_then_the_models_own_price(drive, 
 
 
 @run
+async def test_a_price_that_the_engine_does_not_tell_is_said_to_be_a_guess(drive, tmp_path: Path):
+    picture = tmp_path / "a.png"
+    picture.write_bytes(png((100, 60)))
+    async with drive(["ok"], vision=True, size=(100, 40), data=tmp_path / "data") as d:
+        await d.say(f"/image {picture}")
+        pane = d.app.chat.pictures
+        await d.until(lambda: pane.media[0].sight and pane.media[0].sight.notice)
+        assert "released model's rules" in " ".join(strip.text.strip() for strip in pane._drawn(32))
+        await d.say(d.app.chat.composer.text + "What is this?")
+        assert "released model's rules" in d.text
+
+
+@run
 async def test_what_the_model_saw_is_kept_with_the_message(drive, clip: Media, tmp_path: Path):
     picture, film = tmp_path / "a.png", tmp_path / "three.mp4"
     picture.write_bytes(png((100, 60)))

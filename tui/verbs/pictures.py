@@ -18,6 +18,7 @@ from ..widgets.composer import Composer
 from ..widgets.pictures import Picked
 from .group import Group
 
+GUESSED = "by the released model's rules: a server does not tell its own"
 MOST_TEXT = 2 << 20  # bytes of a text file that "@" puts into the question
 
 
@@ -44,6 +45,13 @@ class PictureVerbs(Group):
             pictures.learn(picked, seen)
             if seen.seconds != sight.seconds:
                 await self._decode(picked, seen)
+        elif self._sees:
+            pictures.learn(picked, replace(sight, notice=sight.notice or GUESSED))
+
+    @property
+    def _sees(self) -> bool:
+        info = self._screen.host.info
+        return info is not None and info.vision
 
     async def _look(self, media: Media) -> Sight | None:
         """What the model itself sees; None if it is blind or at a server, which do not tell."""
