@@ -118,9 +118,11 @@ class ChatRequest:
 
     `sampling` None takes the card's defaults for the mode. `max_tokens` None means "up to the context". `stop` strings
     end the answer (not the thinking) and are not part of it. `top_logprobs` None reports no logprobs, 0 only the
-    chosen token's. `thinking_budget` ends thinking after so many tokens. `parallel_tool_calls` False ends the answer
-    after its first call. `prefill` is how the answer begins, without thinking; it is not repeated. `raw` are the tokens
-    of a whole prompt, in place of messages: what follows them is plain text, and may be nothing (`max_tokens` 0).
+    chosen token's. `thinking_budget` ends thinking after so many tokens; `preserve_thinking` shows the model what it
+    thought before earlier questions, too: not as it was trained, but nothing is read again. `parallel_tool_calls` False
+    ends the answer after its first call. `prefill` is how the answer begins, without thinking; it is not repeated.
+    `raw` are the tokens of a whole prompt, in place of messages: what follows them is plain text, and may be nothing
+    (`max_tokens` 0).
     `echo` tells them first, with logprobs.
     """
 
@@ -132,6 +134,7 @@ class ChatRequest:
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
     thinking_budget: int | None = None
+    preserve_thinking: bool = False
     parallel_tool_calls: bool = True
     prefill: str = ""
     constraint: Constraint | None = None

@@ -2,12 +2,14 @@
 
     python scripts/bench_agent.py [--quick] [--json FILE] [--model DIR] [--template FILE] [--peer PYTHON]
 
+Ours twice: as the format wants it, without the thinking before a new question, and with `preserve_thinking`.
+
 The same client, which sends no thinking back, talks with both over HTTP: questions, tool calls, long results. For every
-request: the prompt's tokens, how many the server says it had, and how many were new to it in any case: those after what
-it has read and said before. Both use a copy of the model with float32 activations, which a CPU computes fastest.
-`--peer` is a Python that has mlx-lm (default: this one). It needs the chat template that comes with the released model
-(`--template chat_template.jinja`, where the model has none): another one leaves tools and thinking out, and compares
-nothing; so without it only ours is measured.
+request: the prompt's tokens, how many of them the server read, and how many were new to it in any case: those from the
+first that is another than what it has read and said before. Both use a copy of the model with float32 activations,
+which a CPU computes fastest. `--peer` is a Python that has mlx-lm (default: this one). It needs the chat template that
+comes with the released model (`--template chat_template.jinja`, where the model has none): another one leaves tools and
+thinking out, and compares nothing; so without it only ours is measured.
 """
 
 import argparse
@@ -91,13 +93,16 @@ def ask(port: int, model: str, messages: Body) -> tuple[Reply, float]:
         raise SystemExit(f"the server refused: {answer}")
     usage, message = answer["usage"], answer["choices"][0]["message"]
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
-    reason = (answer.get("timings") or {}).get("reuse", "")
-    return Reply(message, usage["prompt_tokens"], cached, reason), time.perf_counter() - began
+    timings = answer.get("timings") or {}
+    said = usage["completion_tokens"] - 1  # the last is not read before the next request
+    reply = Reply(message, usage["prompt_tokens"], cached, timings.get("reuse", ""), said, timings.get("differs"))
+    return reply, time.perf_counter() - began
 
 
 def conversation(port: int, model: str, requests: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     seconds: list[float] = []
+    known = 0
 
     def asking(messages: Body) -> Reply:
         reply, took = ask(port, model, messages)
@@ -105,9 +110,12 @@ def conversation(port: int, model: str, requests: int) -> list[dict[str, Any]]:
         return reply
 
     for asked, reply in converse(asking, requests):
+        new = reply.prompt_tokens - (known if reply.differs is None else reply.differs)
         rows.append(
-            {"asked": asked, "prompt": reply.prompt_tokens, "read": reply.read, "s": seconds[-1], "why": reply.reason}
-        )
+            {"asked": asked, "prompt": reply.prompt_tokens, "read": reply.read, "new": new, "s": seconds[-1],
+             "why": reply.reason}
+        )  # fmt: skip
+        known = reply.prompt_tokens + reply.said
     return rows
 
 
@@ -121,8 +129,10 @@ def main() -> None:
     args = parser.parse_args()
     scratch = tempfile.TemporaryDirectory()
     path = str(float32(find_model(args.model), Path(scratch.name) / "model"))
+    serving = [sys.executable, "-m", "qwen35_local.cli", "serve", "--model", path]
     commands = {
-        "qwen35 serve": ([sys.executable, "-m", "qwen35_local.cli", "serve", "--model", path], Path(path).name),
+        "qwen35 serve": (serving, Path(path).name),
+        "qwen35 serve --preserve-thinking": ([*serving, "--preserve-thinking"], Path(path).name),
         "mlx_lm.server": ([args.peer, "-m", "mlx_lm", "server", "--model", path], path),
     }
     if args.template:
@@ -135,13 +145,16 @@ def main() -> None:
         with server(command) as port:
             results[name] = conversation(port, model, 5 if args.quick else REQUESTS)
     for name, rows in results.items():
-        print(f"{name}\n{'request':>8} {'after a':9} {'prompt':>7} {'read':>6}  why more than what is new")
+        print(f"{name}\n{'request':>8} {'after a':9} {'prompt':>7} {'read':>6} {'new':>6}  why")
         for number, row in enumerate(rows, 1):
-            print(f"{number:>8} {row['asked']:9} {row['prompt']:>7} {row['read']:>6}  {row['why']}")
+            new = row["new"] if name.startswith("qwen35") else ""  # the other does not say from where on
+            print(f"{number:>8} {row['asked']:9} {row['prompt']:>7} {row['read']:>6} {new:>6}  {row['why']}")
         read, prompt = (sum(row[key] for row in rows) for key in ("read", "prompt"))
         print(
             f"{name}: {read} of {prompt} prompt tokens read; {statistics.median(r['s'] for r in rows):.2f} s a request"
         )
+        if name.startswith("qwen35"):
+            print(f"at most {max(row['read'] - row['new'] for row in rows)} tokens more than what was new in a request")
     scratch.cleanup()
     if args.json:
         args.json.write_text(json.dumps({"machine": platform.platform(), "measured": results}, indent=1))

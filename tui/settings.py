@@ -28,6 +28,7 @@ class Preferences:
     preset: str = "card"
     thinking: bool = True
     thinking_budget: int | None = None  # tokens; None is as many as the model wants
+    preserve_thinking: bool = False  # of earlier questions
     tools: bool = False
     system: str = ""
     max_tokens: int | None = None
@@ -71,11 +72,11 @@ class Preferences:
             return cls(), f"{path} is ignored ({error})"
 
     def save(self, path: Path | None) -> None:
-        """Written whole or not at all. Options of the command line (sampling, stop) are not kept."""
+        """Written whole or not at all. Options of the command line alone are not kept."""
         if path is None:
             return
         stored: dict[str, Any] = asdict(self)
-        for passing in ("sampling", "stop", "max_tokens"):
+        for passing in ("sampling", "stop", "max_tokens", "preserve_thinking"):
             del stored[passing]
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f"{path.name}.{os.getpid()}.new")

@@ -31,7 +31,10 @@ def _change(old: Sequence[int], new: Sequence[int], start: int, at: int, role: s
         return _system_change(_turn(old, start, tokenizer), _turn(new, start, tokenizer))
     think = tokenizer.special["<think>"]
     if role == "assistant" and think in old[start : at + NEARBY] and think not in new[start : at + NEARBY]:
-        return "is given without its thinking, as the model's format wants it after a new question"
+        return (
+            "is given without its thinking, as the model's format wants it after a new question "
+            "(preserve_thinking keeps it)"
+        )
     return "was rewritten" if role == "assistant" else "is another one"
 
 

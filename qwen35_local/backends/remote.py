@@ -137,6 +137,8 @@ def request_body(request: ChatRequest, model: str, ours: bool) -> dict[str, Any]
         body["messages"].append({"role": "assistant", "content": request.prefill})
     if ours:
         body |= {"return_progress": True, "chat_template_kwargs": {"enable_thinking": request.thinking}}
+        if request.preserve_thinking:
+            body["chat_template_kwargs"]["preserve_thinking"] = True
         if request.thinking_budget is not None:
             body["thinking_budget"] = request.thinking_budget
     if request.tools:

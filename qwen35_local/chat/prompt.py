@@ -23,14 +23,17 @@ def prompt_of(request: ChatRequest, tokenizer: Tokenizer, said: Said | None = No
     if request.raw:
         return Prompt(request.raw)
     # An answer that has begun has no thinking before it any more.
-    segments = render(request.messages, request.tools, request.thinking and not request.prefill)
+    preserve = request.preserve_thinking
+    segments = render(
+        request.messages, request.tools, request.thinking and not request.prefill, preserve_thinking=preserve
+    )
     writer = _Writer(tokenizer, look)
     if said is None:
         writer.write([*segments, Segment(request.prefill, markup=False)])
         return writer.prompt
     seen = Digest()
     pending: list[Segment] = []
-    for turn in turns(request.messages, request.tools):
+    for turn in turns(request.messages, request.tools, preserve):
         if turn.whole and turn.message is not None:
             # An answer begins and ends with control tokens, across which no tokens join.
             seen.update(writer.write(pending).identity)

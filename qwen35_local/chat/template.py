@@ -62,13 +62,16 @@ def render(
     tools: Sequence[Mapping[str, Any]] = (),
     thinking: bool = True,
     add_generation_prompt: bool = True,
+    preserve_thinking: bool = False,
 ) -> list[Segment]:
     """The prompt of a conversation. Pictures and videos stay one pad token each, in the order of their parts.
+
+    `preserve_thinking` keeps it in answers to earlier questions, as the template of Qwen3.6 can.
 
     Raises TemplateError for what the released template refuses: no messages, no user query, a system message that is
     not the first, pictures in it.
     """
-    segments = [segment for turn in turns(messages, tools) for segment in turn.segments]
+    segments = [segment for turn in turns(messages, tools, preserve_thinking) for segment in turn.segments]
     if add_generation_prompt:
         opening = "<think>\n" if thinking else "<think>\n\n</think>\n\n"
         segments.append(_markup("<|im_start|>assistant\n" + opening))
@@ -84,7 +87,9 @@ class Turn:
     whole: bool = False
 
 
-def turns(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Iterator[Turn]:
+def turns(
+    messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), preserve_thinking: bool = False
+) -> Iterator[Turn]:
     """What `render` renders, message by message; the tools are part of the system turn."""
     if not messages:
         raise TemplateError("no messages: give at least one user message", "messages")
@@ -99,7 +104,7 @@ def turns(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) 
             case "user":
                 yield Turn(message, [_markup("<|im_start|>user\n"), *_content(message), _markup("<|im_end|>\n")])
             case "assistant":
-                whole = index > last_query
+                whole = preserve_thinking or index > last_query
                 yield Turn(message, list(_assistant_turn(message, keep_reasoning=whole)), whole)
             case "tool":
                 around = messages[index - 1 : index], messages[index + 1 : index + 2]

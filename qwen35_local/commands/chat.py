@@ -178,6 +178,8 @@ def overrides(options: dict[str, Any], system: str | None) -> dict[str, Any]:
     chosen: dict[str, Any] = {"max_tokens": options["max_tokens"], "stop": options["stop"], "sampling": sampling}
     if not options["thinking"]:
         chosen["thinking"] = False
+    if options["preserve_thinking"]:
+        chosen["preserve_thinking"] = True
     if system is not None:
         chosen["system"] = system
     return chosen

@@ -157,6 +157,7 @@ def model_options(args: argparse.Namespace) -> dict[str, Any]:
 def add_answer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", help="system message")
     parser.add_argument("--no-think", action="store_true", help="answer without thinking first")
+    add_preserve(parser)
     parser.add_argument("--max-tokens", type=int, help="most tokens of the answer, thinking included")
     parser.add_argument("--stop", action="append", default=[], help="end the answer at this text (repeatable)")
     group = parser.add_argument_group("sampling", "defaults are those of the model card for the mode")
@@ -164,10 +165,24 @@ def add_answer(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{option.flag}", type=option.type, help=option.help)
 
 
+def add_preserve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--preserve-thinking",
+        action="store_true",
+        help="show the model its earlier thinking, too: nothing is read again, but contexts fill sooner",
+    )
+
+
 def answer_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `Engine.chat` takes, from parsed arguments; checked here so that a bad value is refused before loading."""
     sampling = {name: getattr(args, name) for name in (option.flag.replace("-", "_") for option in SAMPLING)}
     sampling = {name: value for name, value in sampling.items() if value is not None}
-    options = {"thinking": not args.no_think, "max_tokens": args.max_tokens, "stop": tuple(args.stop), **sampling}
+    options = {
+        "thinking": not args.no_think,
+        "preserve_thinking": args.preserve_thinking,
+        "max_tokens": args.max_tokens,
+        "stop": tuple(args.stop),
+        **sampling,
+    }
     ChatRequest.of("any", **options)
     return options

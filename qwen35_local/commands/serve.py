@@ -9,11 +9,12 @@ from ..bridge import Worker
 from ..engine import Engine
 from ..errors import UsageError
 from ..events import Progress
-from .options import add_model, add_session, keep, model_options
+from .options import add_model, add_preserve, add_session, keep, model_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
+    add_preserve(parser)
     add_session(parser, "keep the states of conversations on disk from one start to the next")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8035, help="default: %(default)s")
@@ -61,5 +62,6 @@ def run(args: argparse.Namespace) -> int:
         rules=Rules(hosts=hosts, origins=tuple(args.allow_origin), api_key=args.api_key),
         aliases=tuple(args.alias),
         media=Media(args.media_dir, args.allow_remote_media),
+        preserve_thinking=args.preserve_thinking,
     )
     return serve(make_app(worker, settings), worker, socket)

@@ -48,6 +48,7 @@ class Settings:
     rules: Rules = field(default_factory=Rules)
     aliases: tuple[str, ...] = ()
     media: Media = field(default_factory=Media)
+    preserve_thinking: bool = False  # of requests that do not say
 
 
 class Server:
@@ -105,7 +106,13 @@ class Server:
             raise Refused(503, reason, None, "loading", "server_error", {"Retry-After": "5"})
         info = worker.info
         return Served(
-            info.model, info.context, info.vocab_size, self._settings.media.fetch, self._settings.aliases, self._started
+            info.model,
+            info.context,
+            info.vocab_size,
+            self._settings.media.fetch,
+            self._settings.aliases,
+            self._started,
+            self._settings.preserve_thinking,
         )
 
     async def _read(self, request: Request) -> tuple[dict[str, Any], Served]:

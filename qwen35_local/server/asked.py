@@ -31,6 +31,7 @@ class Served:
     fetch: Callable[[str], bytes]
     aliases: tuple[str, ...] = ()
     created: int = 0
+    preserve_thinking: bool = False  # unless a request says otherwise
 
     def check_model(self, name: str | None) -> str:
         """The name to answer under; nothing is ever loaded because a request names it."""
@@ -105,8 +106,8 @@ def max_tokens_of(body: Fields, *names: str) -> int | None:
     return next(iter(found.values()), None)
 
 
-def thinking_of(body: Fields, effort: str | None) -> dict[str, Any]:
-    """Whether to think and how long, from every spelling of it."""
+def thinking_of(body: Fields, effort: str | None, served: Served) -> dict[str, Any]:
+    """Whether to think, how long and how long to remember it, from every spelling of it."""
     kwargs = body.object("chat_template_kwargs") or Fields({}, body.param("chat_template_kwargs"))
     budget = body.whole("thinking_budget", 0)
     switches = {
@@ -114,6 +115,7 @@ def thinking_of(body: Fields, effort: str | None) -> dict[str, Any]:
         "enable_thinking": body.flag("enable_thinking") if "enable_thinking" in body else None,
         "reasoning_effort": None if effort is None else effort != "none",
     }
+    preserve = kwargs.flag("preserve_thinking", served.preserve_thinking)
     kwargs.end()
     said = {name: value for name, value in switches.items() if value is not None}
     if len(set(said.values())) > 1:
@@ -122,4 +124,8 @@ def thinking_of(body: Fields, effort: str | None) -> dict[str, Any]:
     thinking = next(iter(said.values()), True)
     if budget is None and thinking and effort is not None:
         budget = EFFORT[effort]
-    return {"thinking": thinking and budget != 0, "thinking_budget": budget or None}
+    return {
+        "thinking": thinking and budget != 0,
+        "thinking_budget": budget or None,
+        "preserve_thinking": preserve,
+    }

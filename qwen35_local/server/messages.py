@@ -44,6 +44,7 @@ def _parse(value: Mapping[str, Any], served: Served, counting: bool) -> Asked:
         tools=tuple(tools),
         thinking=thinking,
         thinking_budget=budget,
+        preserve_thinking=served.preserve_thinking,
         **sampling,
         max_tokens=limit,
         stop=body.strings("stop_sequences", MAX_STOPS),

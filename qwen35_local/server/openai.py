@@ -42,7 +42,7 @@ def parse_chat(value: Mapping[str, Any], served: Served) -> Asked:
     request = ChatRequest.of(
         messages,
         tools=tools,
-        **thinking_of(body, body.choice("reasoning_effort", EFFORT)),
+        **thinking_of(body, body.choice("reasoning_effort", EFFORT), served),
         **sampling_of(body),
         max_tokens=max_tokens_of(body, "max_completion_tokens", "max_tokens"),
         stop=body.strings("stop", MAX_STOPS),

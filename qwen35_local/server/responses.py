@@ -63,7 +63,7 @@ def parse_response(value: Mapping[str, Any], served: Served, store: Store) -> As
     request = ChatRequest.of(
         messages,
         tools=box.tools,
-        **thinking_of(body, effort),
+        **thinking_of(body, effort, served),
         **sampling_of(body),
         max_tokens=body.whole("max_output_tokens", 1),
         top_logprobs=top if top is not None else 0 if "message.output_text.logprobs" in wanted else None,

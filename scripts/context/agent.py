@@ -14,12 +14,15 @@ Body = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a server said to one request: the assistant message as JSON, and what reading the prompt cost."""
+    """What a server said to one request: the assistant message as JSON, and what reading the prompt cost. `said` are
+    the tokens of the answer that it has read as well, `differs` where the prompt parts from what it had read before."""
 
     message: Mapping[str, Any]
     prompt_tokens: int
     cached_tokens: int
     reason: str = ""
+    said: int = 0
+    differs: int | None = None
 
     @property
     def read(self) -> int:

@@ -10,7 +10,7 @@ from qwen35_local.server.openai import parse_chat
 from scripts.context.agent import Body, Reply, converse, tools
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def engine():
     with qwen35_local.open("miniature") as engine:
         yield engine
@@ -20,11 +20,12 @@ def served(engine) -> Served:
     return Served("miniature", engine.info.context, engine.info.vocab_size, fetch=lambda url: b"")
 
 
-def asker(engine, prompts: list[list[int]]):
+def asker(engine, prompts: list[list[int]], preserve: bool):
     """The way of a request through our server, without the sockets."""
 
     def ask(messages: Body) -> Reply:
         body = {"messages": messages, "tools": tools(), "temperature": 0, "max_tokens": 120}
+        body["chat_template_kwargs"] = {"preserve_thinking": preserve}
         request = parse_chat(json.loads(json.dumps(body)), served(engine)).request
         prompts.append(engine.prompt(request))
         answer = qwen35_local.engine.gather(engine.stream(request))
@@ -43,10 +44,11 @@ def asker(engine, prompts: list[list[int]]):
     return ask
 
 
+@pytest.mark.parametrize("preserve", [False, True])
 @pytest.mark.parametrize("requests", [5, pytest.param(20, marks=pytest.mark.slow)])
-def test_requests_read_what_is_new_and_no_more(engine, requests):
+def test_requests_read_what_is_new_and_no_more(engine, requests, preserve):
     prompts: list[list[int]] = []
-    ask = asker(engine, prompts)
+    ask = asker(engine, prompts, preserve)
     known: list[int] = []
     kinds = []
 
@@ -58,7 +60,8 @@ def test_requests_read_what_is_new_and_no_more(engine, requests):
         prompt = prompts[-1]
         common = next((at for at, (a, b) in enumerate(zip(known, prompt, strict=False)) if a != b), len(known))
         assert reply.read <= len(prompt) - common + 64
-        if asked == "result":  # the model's own tokens are put back, so the prompt goes on from them
+        # The model's own tokens are put back, so the prompt goes on from them.
+        if asked == "result" or (preserve and len(prompts) > 1):
             assert list(prompt[: len(known)]) == known
             assert reply.cached_tokens == len(known)
         elif len(prompts) > 1:

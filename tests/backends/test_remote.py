@@ -121,6 +121,8 @@ def test_pictures_go_as_data_uris_and_foreign_servers_get_only_standard_fields()
     assert "top_k" not in body
     assert "chat_template_kwargs" not in body
     assert request_body(request, "m", ours=True)["top_k"] == 5
+    preserving = request_body(replace(request, preserve_thinking=True), "m", ours=True)
+    assert preserving["chat_template_kwargs"] == {"enable_thinking": True, "preserve_thinking": True}
     begun = replace(request, prefill="It is", thinking_budget=9)
     assert request_body(begun, "m", ours=False)["messages"][-1] == {"role": "assistant", "content": "It is"}
     assert "thinking_budget" not in request_body(begun, "m", ours=False)

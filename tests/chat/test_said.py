@@ -34,8 +34,8 @@ def written(tokenizer) -> list[int]:
     return tokenizer.encode(WRITTEN, special=True)
 
 
-def prompt(tokenizer, said, *messages: Message) -> list[int]:
-    return list(prompt_of(ChatRequest(messages), tokenizer, said))
+def prompt(tokenizer, said, *messages: Message, preserve: bool = False) -> list[int]:
+    return list(prompt_of(ChatRequest(messages, preserve_thinking=preserve), tokenizer, said))
 
 
 def test_the_answer_comes_back_as_it_was_written(tokenizer, said):
@@ -85,6 +85,26 @@ def test_only_after_the_very_same_tokens(tokenizer, said):
 def test_a_new_question_drops_the_thinking_as_the_format_does(tokenizer, said):
     after = (QUESTION, ANSWER, RESULT, Message("user", "Thanks"))
     assert prompt(tokenizer, said, *after) == prompt(tokenizer, None, *after)
+
+
+@pytest.mark.parametrize("reasoning", ["Let me see.", None])
+def test_it_stays_if_that_is_wished_for(tokenizer, said, reasoning):
+    """A new question goes on from the very tokens of the answers before it, its thinking sent back or not."""
+    sent = replace(ANSWER, reasoning=reasoning)
+    loop = prompt(tokenizer, said, QUESTION, sent, RESULT, preserve=True)
+    said.keep(
+        loop,
+        tokenizer.encode("Sunny.</think>\n\n Sun!", special=True),
+        Message("assistant", "Sun!", "Sunny."),
+        tokenizer.special["<|im_start|>"],
+    )
+    after = (QUESTION, sent, RESULT, Message("assistant", "Sun!"), Message("user", "Thanks"))
+    ids = prompt(tokenizer, said, *after, preserve=True)
+    known = [*loop, *tokenizer.encode("Sunny.</think>\n\n Sun!", special=True)]
+    assert ids[: len(known)] == known
+    opening = "<|im_end|>\n<|im_start|>user\nThanks<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    assert tokenizer.decode(ids[len(known) :]) == opening
+    assert prompt(tokenizer, said, *after)[: len(known)] != known
 
 
 def test_without_answers_to_remember_prompts_are_those_of_the_template(tokenizer):

@@ -10,6 +10,7 @@ import pytest
 from server_cases import CALL, HI, TOOL
 
 from qwen35_local.errors import MemoryPlanError
+from qwen35_local.server.app import Settings
 
 
 def test_a_plain_answer(serve):
@@ -197,6 +198,17 @@ def test_thinking_fields(serve, fields, thinking, budget):
     assert server.chat(**fields).status_code == 200
     (request,) = server.engine.requests
     assert (request.thinking, request.thinking_budget) == (thinking, budget)
+    assert not request.preserve_thinking
+
+
+def test_thinking_is_preserved_if_the_request_or_the_server_says_so(serve):
+    server, preserving = serve(), serve(settings=Settings(preserve_thinking=True))
+    assert server.chat(chat_template_kwargs={"preserve_thinking": True}).status_code == 200
+    assert preserving.chat().status_code == 200
+    assert preserving.chat(chat_template_kwargs={"preserve_thinking": False}).status_code == 200
+    assert server.chat(chat_template_kwargs={"preserve_thinking": 1}).status_code == 400
+    found = [request.preserve_thinking for each in (server, preserving) for request in each.engine.requests]
+    assert found == [True, True, False]
 
 
 def test_a_failure_after_the_headers_is_an_error_event(serve):

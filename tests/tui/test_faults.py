@@ -348,8 +348,9 @@ async def test_110_suspend_is_offered(drive):
 
 
 def test_options_of_the_command_line_become_choices():
-    given = {"thinking": False, "max_tokens": 5, "stop": ("x",), "temperature": 0.0}
+    given = {"thinking": False, "preserve_thinking": True, "max_tokens": 5, "stop": ("x",), "temperature": 0.0}
     chosen = Preferences(**overrides(given, "Be brief."))
+    assert chosen.preserve_thinking
     assert (chosen.thinking, chosen.max_tokens, chosen.stop, chosen.system) == (False, 5, ("x",), "Be brief.")
     assert chosen.chosen_sampling is not None
     assert chosen.chosen_sampling.temperature == 0

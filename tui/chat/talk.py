@@ -195,6 +195,7 @@ class Talk:
             tools=TOOLS if chosen.tools else (),
             thinking=chosen.thinking,
             thinking_budget=chosen.thinking_budget if chosen.thinking else None,
+            preserve_thinking=chosen.preserve_thinking,
             sampling=chosen.chosen_sampling,
             max_tokens=chosen.max_tokens,
             stop=chosen.stop,
