@@ -170,6 +170,9 @@ def _plan(g: Geometry, budget: int, context: int, metal: bool, frugal: bool) -> 
         if (left - 2 * group * g.expert_nbytes) // g.expert_nbytes < g.layers:
             pass_tokens, group = least, min(g.experts, g.top_k)
             temporaries, vision = _temporaries(g, least, context), seeing()
+            fixed -= g.state_nbytes * (snapshots - SNAPSHOTS[0])
+            state -= g.state_nbytes * (snapshots - SNAPSHOTS[0])
+            snapshots = SNAPSHOTS[0]
             left = budget - fixed - temporaries - vision
         free = (left - 2 * group * g.expert_nbytes) // g.expert_nbytes
         if free < g.layers:

@@ -55,6 +55,17 @@ def test_the_floor_is_refused_with_both_numbers_and_what_to_change():
     plan(RELEASED_397B, int((floor + 0.01) * 1e9), 262144)
 
 
+def test_the_floor_is_the_same_however_far_below_it():
+    """More memory must not mean more snapshots, pictures or tokens a pass, and then too little of it."""
+    small, floors = replace(RELEASED_397B, experts=16, trunk_nbytes=10**8, state_nbytes=10**6), set()
+    for budget in range(10**8, 8 * 10**9, 10**7):
+        try:
+            plan(small, budget, 4096)
+        except MemoryPlanError as refused:
+            floors.add(str(refused).split(" with ")[0])
+    assert len(floors) == 1
+
+
 def test_a_long_prompt_is_one_pass_where_memory_allows():
     assert plan(RELEASED_397B, 16 * 10**9, 32768).pass_tokens >= 8192
     assert plan(RELEASED_397B, 64 * 10**9, 32768).pass_tokens == 16384
